@@ -1,0 +1,1 @@
+//! How an agent is served, and the two agents.

@@ -1,0 +1,3 @@
+//! The `agent` command.
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! Names that the gateway, the agents and the manifests agree on.
+
+/// Header that carries the resolved agent type to the agent, and may name it in `POST /invoke`.
+pub const AGENT_TYPE: &str = "x-agent-type";
+/// Header that identifies one request from end to end.
+pub const REQUEST_ID: &str = "x-request-id";
+/// Header of a 503 that says: this request was not begun, it may be sent elsewhere.
+pub const NOT_BEGUN: &str = "x-switchyard-not-begun";
+/// Header with the stable code of an error that the gateway itself made.
+pub const ERROR: &str = "x-switchyard-error";
+/// Port on which agents listen in a pod.
+pub const AGENT_PORT: u16 = 8000;

@@ -1,0 +1,3 @@
+//! The `switchyard` command: settings, then one of the commands.
+
+fn main() {}
