@@ -1,0 +1,16 @@
+//! The gateway from outside: its binary, real sockets, agents that misbehave, clients that check
+//! of every reply what holds for every reply.
+//!
+//! First what tests are made of, then the tests by what they are about.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unreachable_pub, reason = "one binary: nothing is reachable from outside")]
+
+mod agent;
+mod ask;
+mod client;
+mod gateway;
+mod open;
+mod reply;
+mod wire;
+
+mod harness;
