@@ -3,6 +3,7 @@
 use tokio::net::TcpStream;
 
 use crate::agent::{Agent, Full, Refusing, answers, echoes};
+use crate::agent_h2::H2Agent;
 use crate::ask::{ask, get, post};
 use crate::client::Client;
 use crate::reply::{Http, events};
@@ -103,4 +104,47 @@ async fn a_request_stands_on_the_wire_as_it_was_sent() {
     assert!(find(&call.head.raw, b"X-Odd:  two  words \r\n").is_some());
     call.json("{}").await;
     conn.reply().await.ok();
+}
+
+#[tokio::test]
+async fn a_stream_of_http_2_is_answered_refused_and_reset() {
+    let mut agent = H2Agent::manual().await;
+    let mut conn = Client::unchecked(agent.addr).connect_h2().await;
+    let mut open = conn.open(ask("POST", "/x?y").open_body("first ")).await;
+    let mut call = agent.call().await;
+    assert_eq!(call.target(), "/x?y");
+    open.send("second").await;
+    open.finish().await;
+    assert_eq!(call.whole().await, b"first second");
+    call.json("{}");
+    open.whole().await.ok();
+
+    let open = conn.open(get("/")).await;
+    let mut call = agent.call().await;
+    assert!(open.leave().await.is_none());
+    assert_eq!(call.gone().await, h2::Reason::CANCEL);
+
+    let mut open = conn.open(get("/")).await;
+    let mut reply = agent.call().await.begin(200, &[]);
+    reply.send("some");
+    assert_eq!(open.until("some").await, "some");
+    reply.reset(h2::Reason::INTERNAL_ERROR);
+    assert_eq!(open.rest().await.end, End::Stream(h2::Reason::INTERNAL_ERROR.into()));
+}
+
+#[tokio::test]
+async fn a_goaway_says_that_nothing_was_begun() {
+    let mut agent = H2Agent::leaving_first().await;
+    let stream = TcpStream::connect(agent.addr).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get("http://agent/").body(()).unwrap();
+    let (response, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
+    let error = response.await.unwrap_err();
+    assert!(error.is_go_away() && error.is_remote(), "{error:?}");
+    drop(driver);
+    let client = Client::unchecked(agent.addr);
+    let open = client.open(Http::Two, get("/")).await;
+    agent.call().await.json("{}");
+    open.whole().await.ok();
 }

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "one binary: nothing is reachable from outside")]
 
 mod agent;
+mod agent_h2;
 mod ask;
 mod client;
 mod gateway;
