@@ -15,3 +15,8 @@ mod reply;
 mod wire;
 
 mod harness;
+
+mod errors;
+mod headers;
+mod paths;
+mod routing;
