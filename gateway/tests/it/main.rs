@@ -16,7 +16,14 @@ mod wire;
 
 mod harness;
 
+mod cancellation;
+mod clocks;
 mod errors;
 mod headers;
+mod heartbeats;
+mod location;
+mod midstream;
 mod paths;
 mod routing;
+mod sharing;
+mod streaming;
