@@ -16,14 +16,19 @@ mod wire;
 
 mod harness;
 
+mod admission;
+mod balance;
 mod cancellation;
 mod clocks;
+mod ejection;
 mod errors;
 mod headers;
 mod heartbeats;
 mod location;
 mod midstream;
 mod paths;
+mod retries;
 mod routing;
 mod sharing;
 mod streaming;
+mod upgrades;
