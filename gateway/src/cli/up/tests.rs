@@ -1,0 +1,5 @@
+//! The supervisor with real processes.
+
+use std::collections::BTreeMap;
+
+use config::Agent;
