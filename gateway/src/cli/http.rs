@@ -35,10 +35,7 @@ pub(crate) fn base_url(text: &str) -> Result<Url, String> {
 /// `base` with `segments` appended to its path, each percent-encoded.
 pub(crate) fn join(base: &Url, segments: &[&str]) -> Url {
     let mut url = base.clone();
-    url.path_segments_mut()
-        .expect("http URLs have a path")
-        .pop_if_empty()
-        .extend(segments);
+    url.path_segments_mut().expect("http URLs have a path").pop_if_empty().extend(segments);
     url
 }
 

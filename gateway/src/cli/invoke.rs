@@ -84,7 +84,8 @@ fn input(args: &Args) -> Result<String, String> {
         Some("-") => {}
         Some(input) => return Ok(input.to_owned()),
         None if io::stdin().is_terminal() => {
-            return Err("nothing to say: give INPUT, or pipe it in (see switchyard invoke --help)".to_owned());
+            return Err("nothing to say: give INPUT, or pipe it in (see switchyard invoke --help)"
+                .to_owned());
         }
         None => {}
     }
@@ -169,7 +170,8 @@ async fn stream(mut response: Response) -> Result<(), Failure> {
                 return Err(why.into());
             }
         };
-        let events = reader.read(&piece).map_err(|_| "an event of the reply is too large".to_owned())?;
+        let events =
+            reader.read(&piece).map_err(|_| "an event of the reply is too large".to_owned())?;
         for event in events {
             match show.event(&event)? {
                 Progress::Open => {}

@@ -43,5 +43,11 @@ fn unreadable(file: &str, error: &std::io::Error) -> Problem {
         std::io::ErrorKind::NotFound => Some("name the table with --config FILE".to_owned()),
         _ => None,
     };
-    Problem { file: file.to_owned(), line: 1, col: 1, message: format!("can't be read: {error}"), hint }
+    Problem {
+        file: file.to_owned(),
+        line: 1,
+        col: 1,
+        message: format!("can't be read: {error}"),
+        hint,
+    }
 }

@@ -34,7 +34,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> ExitCode {
     let shown = http::block_on(async {
         let client = http::client(&args.url)?;
-        if args.watch { watch(&client, &args.url).await } else { look(&client, &args.url).await.map(print) }
+        if args.watch {
+            watch(&client, &args.url).await
+        } else {
+            look(&client, &args.url).await.map(print)
+        }
     });
     match shown {
         Ok(code) => code,
@@ -79,11 +83,17 @@ async fn look(client: &Client, url: &Url) -> Result<String, String> {
 
 async fn ask<T: DeserializeOwned>(client: &Client, base: &Url, what: &str) -> Result<T, String> {
     let url = http::join(base, &["api", what]);
-    let response =
-        client.get(url.clone()).timeout(TIMEOUT).send().await.map_err(|error| unanswered(base, &error))?;
+    let response = client
+        .get(url.clone())
+        .timeout(TIMEOUT)
+        .send()
+        .await
+        .map_err(|error| unanswered(base, &error))?;
     if !response.status().is_success() {
         let status = response.status();
-        return Err(format!("{url} answered {status}: is it the admin port, not the clients' one? (--url)"));
+        return Err(format!(
+            "{url} answered {status}: is it the admin port, not the clients' one? (--url)"
+        ));
     }
     response.json().await.map_err(|error| {
         format!("{url} answered what isn't a gateway's state: {}", http::causes(&error))

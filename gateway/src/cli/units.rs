@@ -91,6 +91,9 @@ mod tests {
 
     #[test]
     fn rates_keep_small_numbers_visible() {
-        assert_eq!([rate(0.0), rate(0.25), rate(12.34), rate(1234.5)], ["0/s", "0.25/s", "12.3/s", "1234/s"]);
+        assert_eq!(
+            [rate(0.0), rate(0.25), rate(12.34), rate(1234.5)],
+            ["0/s", "0.25/s", "12.3/s", "1234/s"]
+        );
     }
 }

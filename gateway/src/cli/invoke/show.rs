@@ -72,7 +72,11 @@ impl Show {
         }
         self.any_token = true;
         self.mid_line = !text.ends_with('\n');
-        if self.clean { terminal::write_out(&terminal::clean(text)) } else { terminal::write_out(text) }
+        if self.clean {
+            terminal::write_out(&terminal::clean(text))
+        } else {
+            terminal::write_out(text)
+        }
     }
 
     fn note(&mut self, name: &str, data: &Value, raw: &str) -> io::Result<()> {
@@ -104,7 +108,8 @@ fn described(data: &Value, raw: &str) -> String {
     let text = ["text", "message", "title"].iter().find_map(|key| data.get(key)?.as_str());
     let name = ["tool", "name", "step"].iter().find_map(|key| data.get(key)?.as_str());
     let detail = ["arguments", "input", "output", "result"].iter().find_map(|key| data.get(key));
-    let detail = detail.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    let detail =
+        detail.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     let parts: Vec<_> =
         [name.map(str::to_owned), text.map(str::to_owned), detail].into_iter().flatten().collect();
     let all = if parts.is_empty() { raw.to_owned() } else { parts.join(" ") };

@@ -94,7 +94,8 @@ fn errors(errors: u64, requests: u64) -> String {
 
 /// Columns as wide as their widest cell, the first flush left, numbers flush right.
 fn aligned(rows: &[[String; 9]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..HEADINGS.len()).map(width).collect();
     let mut text = String::new();
     for row in rows {
@@ -108,7 +109,8 @@ fn aligned(rows: &[[String; 9]]) -> String {
 }
 
 fn table_lines(in_force: &InForce) -> String {
-    let mut text = format!("table: generation {}, hash {}\n", in_force.generation, short(&in_force.hash));
+    let mut text =
+        format!("table: generation {}, hash {}\n", in_force.generation, short(&in_force.hash));
     let Some(refused) = &in_force.refused else { return text };
     let problems = units::counted(refused.problems.len(), "problem");
     text.push_str(&format!("last edit refused: hash {}, {problems}\n", short(&refused.hash)));

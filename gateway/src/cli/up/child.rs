@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -56,18 +57,11 @@ impl Running {
         let file = find_program(program).ok_or_else(|| {
             NotStarted(format!("there is no program {program:?}, beside switchyard or in PATH"))
         })?;
-        let port = yard.ports.take().map_err(|error| NotStarted(error.to_string()))?;
-        let limit = yard.limit(name, spec.memory);
-        let mut command = Command::new(&file);
-        command.args(&spec.command[1..]).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        yard.foreign_secrets(spec).iter().for_each(|variable| drop(command.env_remove(variable)));
-        command.envs(&spec.env);
-        command.env("PORT", port.number().to_string()).env("HOST", Ipv4Addr::LOCALHOST.to_string());
-        // Ctrl-C reaches a terminal's foreground group: not the replicas, which end after the gateway.
-        command.process_group(0).kill_on_drop(true);
         let cannot = |error: io::Error| NotStarted(format!("{}: {error}", file.display()));
+        let port = yard.ports.take().map_err(cannot)?;
+        let limit = yard.limit(name, spec.memory);
         let entry = limit.as_ref().map(Limit::entry).transpose().map_err(cannot)?;
+        let mut command = command(yard, spec, &file, &port);
         before_exec(&mut command, entry);
         let mut child = command.spawn().map_err(cannot)?;
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
@@ -130,6 +124,21 @@ impl Running {
         };
         (self.bury(ended).await, killed)
     }
+}
+
+/// The caller's environment without other agents' secrets, then the table's, then where to listen.
+fn command(yard: &Yard, spec: &Spec, file: &Path, port: &Port) -> Command {
+    let mut command = Command::new(file);
+    command.args(&spec.command[1..]);
+    for variable in yard.foreign_secrets(spec) {
+        command.env_remove(variable);
+    }
+    command.envs(&spec.env);
+    command.env("PORT", port.number().to_string()).env("HOST", Ipv4Addr::LOCALHOST.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Ctrl-C reaches a terminal's foreground group: not the replicas, which end after the gateway.
+    command.process_group(0).kill_on_drop(true);
+    command
 }
 
 fn follow_lines(child: &mut Child, to: &Stream) -> JoinSet<()> {

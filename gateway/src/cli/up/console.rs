@@ -76,7 +76,8 @@ impl Console {
     /// The lines of the replica `name`, in the next colour.
     pub(super) fn stream(&self, name: &str) -> Stream {
         let turn = self.streams.fetch_add(1, Ordering::Relaxed);
-        let prefix = terminal::paint(&format!("{name} |"), PALETTE[turn % PALETTE.len()], self.colours);
+        let prefix =
+            terminal::paint(&format!("{name} |"), PALETTE[turn % PALETTE.len()], self.colours);
         Stream { console: self.clone(), prefix }
     }
 
@@ -91,7 +92,8 @@ impl Printer {
     pub(super) fn finish(self) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         if let Ok(runtime) = runtime {
-            let _ = runtime.block_on(async { tokio::time::timeout(FINISH_TIMEOUT, self.done).await });
+            let _ =
+                runtime.block_on(async { tokio::time::timeout(FINISH_TIMEOUT, self.done).await });
         }
     }
 }

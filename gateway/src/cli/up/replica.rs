@@ -104,7 +104,7 @@ impl Life {
             Ok(process) => process,
             Err(error) => return End::Failed(error.to_string()),
         };
-        let slow = self.yard.start_timeout;
+        let (slow, port) = (self.yard.start_timeout, process.port());
         tokio::select! {
             biased;
             ended = process.ended() => {
@@ -112,12 +112,12 @@ impl Life {
                 return End::Failed(format!("{how} before it was ready"));
             }
             grace = self.told_to_go() => return self.stop(process, grace).await,
-            () = probe::until_ready(&self.spec, process.port()) => {}
+            () = probe::until_ready(&self.spec, port) => {}
             () = time::sleep(slow) => {
-                process.stop(SLOW_GRACE, self.yard.phase.clone()).await;
-                let path = &self.spec.ready_path;
-                let slow = units::time(slow);
-                return End::Failed(format!("didn't answer GET {path} with 200 within {slow}"));
+                let (exit, _) = process.stop(SLOW_GRACE, self.yard.phase.clone()).await;
+                let (path, slow, how) = (&self.spec.ready_path, units::time(slow), told(exit));
+                let why = format!("didn't answer GET {path} with 200 within {slow}; told to end, it {how}");
+                return End::Failed(why);
             }
         }
         self.serve(process, began).await
@@ -163,7 +163,8 @@ impl Life {
         match killed {
             false => self.say(&format!("stopped: it {}", told(exit))),
             true if *self.yard.phase.borrow() == Phase::Kill => self.say("was killed"),
-            true => self.say(&format!("was killed: it hadn't ended {} after SIGTERM", units::time(grace))),
+            true => self
+                .say(&format!("was killed: it hadn't ended {} after SIGTERM", units::time(grace))),
         }
         End::Stopped
     }

@@ -109,7 +109,8 @@ mod tests {
     use crate::cli::up::tests::agent;
 
     fn with_secrets() -> Agent {
-        let secret = |key: &str| SecretRef { name: "agent-secrets".to_owned(), key: key.to_owned() };
+        let secret =
+            |key: &str| SecretRef { name: "agent-secrets".to_owned(), key: key.to_owned() };
         let mut agent = agent("qa", &["agent", "--type", "qa"]);
         let deployment = agent.deployment.as_mut().unwrap();
         deployment.env.insert("MODEL".to_owned(), "m".to_owned());
@@ -120,7 +121,8 @@ mod tests {
 
     #[test]
     fn secrets_come_from_the_callers_environment() {
-        let spec = spec(&with_secrets(), |name| Some(format!("of {name}").into())).unwrap().ok().unwrap();
+        let spec =
+            spec(&with_secrets(), |name| Some(format!("of {name}").into())).unwrap().ok().unwrap();
         assert_eq!(spec.env["API_KEY"], "of API_KEY");
         assert_eq!(spec.env["MODEL"], "m");
         assert!(!spec.env.contains_key("PATH"));

@@ -142,7 +142,8 @@ fn replicas(agent: &Agent) -> u32 {
 /// What an edit means for a crew, in words; `None` when it means nothing to it.
 fn change(before: &Wanted, after: &Wanted) -> Option<String> {
     let scaled = before.replicas != after.replicas;
-    let scale = format!("{} → {}", before.replicas, units::counted(after.replicas as usize, "replica"));
+    let scale =
+        format!("{} → {}", before.replicas, units::counted(after.replicas as usize, "replica"));
     match (before.spec != after.spec, scaled) {
         (false, false) => None,
         (false, true) => Some(scale),
@@ -161,7 +162,10 @@ fn description(agent: &Agent) -> String {
     let Some(deployment) = deployment else {
         let endpoints = agent.endpoints.iter().map(|endpoint| format!("http://{endpoint}"));
         let endpoints = endpoints.collect::<Vec<_>>().join(", ");
-        return format!("{name}: not run here{}{endpoints}", if endpoints.is_empty() { "" } else { ", " });
+        return format!(
+            "{name}: not run here{}{endpoints}",
+            if endpoints.is_empty() { "" } else { ", " }
+        );
     };
     let command = deployment.command.join(" ");
     match replicas(agent) {

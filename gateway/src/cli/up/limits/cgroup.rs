@@ -75,6 +75,10 @@ impl Group {
 
     /// Version 2: has the memory controller count in our group, and in those under it.
     fn enable_memory(&mut self) -> io::Result<()> {
+        let there = fs::read_to_string(self.place.dir.join("cgroup.controllers"))?;
+        if !there.split_whitespace().any(|controller| controller == "memory") {
+            return Err(io::Error::other("the memory controller isn't in it"));
+        }
         if !self.dir.join("memory.max").exists() {
             self.enable_in_place()?;
         }
@@ -105,7 +109,9 @@ impl Group {
         make_dir(&leaf.dir)?;
         let bytes = bytes.to_string();
         let (limit, swap, swap_value) = match leaf.version {
-            Version::One => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", bytes.as_str()),
+            Version::One => {
+                ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", bytes.as_str())
+            }
             Version::Two => ("memory.max", "memory.swap.max", "0"),
         };
         put(&leaf.dir.join(limit), &bytes)?;

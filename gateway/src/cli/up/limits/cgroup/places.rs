@@ -118,7 +118,8 @@ mod tests {
 ";
 
     fn check_mount(mountinfo: &str, version: Version, expected: Option<(&str, &str)>) {
-        let expected = expected.map(|(root, point)| Mount { root: root.into(), point: point.into() });
+        let expected =
+            expected.map(|(root, point)| Mount { root: root.into(), point: point.into() });
         assert_eq!(mount(mountinfo, version), expected);
     }
 
@@ -153,7 +154,10 @@ mod tests {
         std::fs::create_dir_all(top.path().join("user/term")).unwrap();
         let mountinfo = format!("30 23 0:26 / {point} rw - cgroup2 cgroup rw");
         let dirs = |own: &str| -> Vec<_> {
-            places(&mountinfo, own).into_iter().map(|place| place.dir.display().to_string()).collect()
+            places(&mountinfo, own)
+                .into_iter()
+                .map(|place| place.dir.display().to_string())
+                .collect()
         };
         assert_eq!(dirs("0::/user/term"), [format!("{point}/user/term"), format!("{point}/user")]);
         assert_eq!(dirs("0::/user"), [format!("{point}/user"), point.clone()]);
