@@ -1,3 +1,45 @@
-//! The `switchyard` command: settings, then one of the commands.
+//! The `switchyard` command: what it offers; each command is a file in `cli/`.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use cli::{check, invoke, schema, serve, status, up};
+
+/// The router in front of agents.
+#[derive(Parser)]
+#[command(name = "switchyard", version, about)]
+struct Switchyard {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole yard on this machine: the gateway and every agent's replicas.
+    Up(up::Args),
+    /// Run the gateway alone, as in a pod.
+    Serve(serve::Args),
+    /// Validate a table and name every problem with its place.
+    Check(check::Args),
+    /// Print the JSON Schema of the table, for editors.
+    Schema,
+    /// Call an agent once.
+    Invoke(invoke::Args),
+    /// Show what the agents are doing.
+    Status(status::Args),
+}
+
+fn main() -> ExitCode {
+    match Switchyard::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Schema => schema::run(),
+        Command::Invoke(args) => invoke::run(&args),
+        Command::Status(args) => status::run(&args),
+    }
+}

@@ -1,0 +1,295 @@
+//! Request bodies on their way to an agent, bounded in size and in pauses, and kept for a while
+//! so that they can be sent again. They are never collected whole.
+
+pub mod sse;
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::error::{Code, Error};
+
+/// What is allowed of one request's body.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most bytes.
+    pub max: u64,
+    /// Longest pause while the agent wants more.
+    pub timeout: Duration,
+    /// How many bytes are kept to send them again.
+    pub keep: usize,
+}
+
+/// A request's body as it comes from the client, shared by the attempts to send it.
+#[derive(Clone)]
+pub struct Source(Rc<RefCell<Inner>>);
+
+struct Inner {
+    incoming: Option<Incoming>,
+    limits: Limits,
+    received: u64,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Pieces of `kept` that the latest attempt has taken.
+    sent: usize,
+    /// Something passed that was not kept.
+    lost: bool,
+    trailers: Option<HeaderMap>,
+    ended_at: Option<Instant>,
+    fault: Option<Code>,
+    pause: Option<Pin<Box<Sleep>>>,
+    last: Instant,
+}
+
+impl Source {
+    /// Takes the body over.
+    #[must_use]
+    pub fn new(incoming: Incoming, limits: Limits) -> Self {
+        let ended_at = incoming.is_end_stream().then(Instant::now);
+        Self(Rc::new(RefCell::new(Inner {
+            incoming: Some(incoming),
+            limits,
+            received: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            sent: 0,
+            lost: false,
+            trailers: None,
+            ended_at,
+            fault: None,
+            pause: None,
+            last: Instant::now(),
+        })))
+    }
+
+    /// One attempt's view, from the first byte on.
+    #[must_use]
+    pub fn attempt(&self) -> RequestBody {
+        RequestBody { source: self.clone(), next: 0, trailers_sent: false }
+    }
+
+    /// Whether another attempt would send all of it.
+    #[must_use]
+    pub fn can_repeat(&self) -> bool {
+        let inner = self.0.borrow();
+        !inner.lost && inner.fault.is_none()
+    }
+
+    /// Sets the agent's bounds, now that it is known: most bytes, and how many are kept.
+    pub fn admit(&self, max: u64, keep: usize) {
+        let limits = &mut self.0.borrow_mut().limits;
+        (limits.max, limits.keep) = (max, keep);
+    }
+
+    /// Stops keeping: there will be no other attempt.
+    pub fn settle(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.limits.keep = 0;
+        inner.lost = true;
+        // What this attempt has not sent yet must stay.
+        let sent = inner.sent.min(inner.kept.len());
+        inner.kept[..sent].fill(Bytes::new());
+    }
+
+    /// When the last byte had come, if it has.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Instant> {
+        self.0.borrow().ended_at
+    }
+
+    /// Bytes received so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.0.borrow().received
+    }
+
+    /// What the client did wrong with its body, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<Error> {
+        let inner = self.0.borrow();
+        Some(match inner.fault? {
+            Code::BodyTooLarge => too_large(inner.limits.max),
+            Code::BodyTimeout => Error::new(
+                Code::BodyTimeout,
+                format!("no byte of the body came for {:?}", inner.limits.timeout),
+            ),
+            code => Error::new(code, "the client broke off its request"),
+        })
+    }
+
+    /// Reads the next piece for a reader who looks before any attempt; it is kept whatever its
+    /// size. `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Source::fault`].
+    pub async fn peek(&self) -> Result<Option<Bytes>, Error> {
+        let piece = std::future::poll_fn(|cx| self.0.borrow_mut().poll_receive(cx, true)).await;
+        match piece {
+            Some(Ok(Piece::Data(data))) => Ok(Some(data)),
+            Some(Ok(Piece::Trailers)) | None => Ok(None),
+            Some(Err(code)) => {
+                Err(self.fault().unwrap_or_else(|| Error::new(code, "the body broke off")))
+            }
+        }
+    }
+}
+
+/// The 413 with its numbers.
+#[must_use]
+pub fn too_large(max: u64) -> Error {
+    Error::new(Code::BodyTooLarge, format!("this agent takes bodies of at most {max} bytes"))
+}
+
+enum Piece {
+    Data(Bytes),
+    Trailers,
+}
+
+impl Inner {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        keep_all: bool,
+    ) -> Poll<Option<Result<Piece, Code>>> {
+        if let Some(fault) = self.fault {
+            return Poll::Ready(Some(Err(fault)));
+        }
+        let Some(incoming) = self.incoming.as_mut().filter(|body| !body.is_end_stream()) else {
+            self.ended_at.get_or_insert_with(Instant::now);
+            return Poll::Ready(None);
+        };
+        let frame = match Pin::new(incoming).poll_frame(cx) {
+            Poll::Pending => return self.poll_pause(cx).map(|code| Some(Err(code))),
+            Poll::Ready(frame) => frame,
+        };
+        let Some(frame) = frame else {
+            self.incoming = None;
+            self.ended_at = Some(Instant::now());
+            return Poll::Ready(None);
+        };
+        self.last = Instant::now();
+        Poll::Ready(Some(match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => self.take(data, keep_all).map(Piece::Data),
+            Ok(Err(other)) => {
+                self.trailers = other.into_trailers().ok();
+                Ok(Piece::Trailers)
+            }
+            Err(_) => Err(self.fail(Code::ClientGone)),
+        }))
+    }
+
+    fn take(&mut self, data: Bytes, keep_all: bool) -> Result<Bytes, Code> {
+        self.received += data.len() as u64;
+        if self.received > self.limits.max {
+            return Err(self.fail(Code::BodyTooLarge));
+        }
+        if self.incoming.as_ref().is_some_and(Body::is_end_stream) {
+            self.ended_at = Some(self.last);
+        }
+        if keep_all || (!self.lost && self.kept_bytes + data.len() <= self.limits.keep) {
+            self.kept_bytes += data.len();
+            self.kept.push(data.clone());
+        } else {
+            self.lost = true;
+        }
+        Ok(data)
+    }
+
+    /// The client's pause clock; it runs only while somebody waits for the client.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
+        let timeout = self.limits.timeout;
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        loop {
+            ready!(pause.as_mut().poll(cx));
+            let due = self.last + timeout;
+            if due <= Instant::now() {
+                return Poll::Ready(self.fail(Code::BodyTimeout));
+            }
+            pause.as_mut().reset(due);
+        }
+    }
+
+    fn fail(&mut self, code: Code) -> Code {
+        self.incoming = None;
+        self.fault = Some(code);
+        code
+    }
+
+    /// Bytes still to come after what was received, if the client said.
+    fn rest(&self) -> Option<u64> {
+        match &self.incoming {
+            Some(incoming) => incoming.size_hint().exact(),
+            None => Some(0),
+        }
+    }
+}
+
+/// One attempt's view of a request's body: what was kept, then what comes.
+pub struct RequestBody {
+    source: Source,
+    next: usize,
+    trailers_sent: bool,
+}
+
+/// The body can't be sent to its end; [`Source::fault`] says why.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body broke off: {}", .0.as_str())]
+pub struct Broken(Code);
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        let mut inner = this.source.0.borrow_mut();
+        if let Some(data) = inner.kept.get(this.next).cloned() {
+            this.next += 1;
+            inner.sent = this.next;
+            if inner.lost {
+                inner.kept[this.next - 1] = Bytes::new();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let kept = inner.kept.len();
+        let piece = ready!(inner.poll_receive(cx, false));
+        this.next += inner.kept.len() - kept;
+        inner.sent = this.next;
+        Poll::Ready(match piece {
+            Some(Ok(Piece::Data(data))) => Some(Ok(Frame::data(data))),
+            Some(Err(code)) => Some(Err(Broken(code))),
+            Some(Ok(Piece::Trailers)) | None => {
+                let trailers = inner.trailers.clone().filter(|_| !this.trailers_sent);
+                this.trailers_sent = true;
+                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let inner = self.source.0.borrow();
+        let ended = inner.incoming.as_ref().is_none_or(Body::is_end_stream);
+        let trailers_due = inner.trailers.is_some() && !self.trailers_sent;
+        ended && inner.fault.is_none() && self.next == inner.kept.len() && !trailers_due
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inner = self.source.0.borrow();
+        let kept: usize = inner.kept.iter().skip(self.next).map(Bytes::len).sum();
+        match inner.rest() {
+            Some(rest) if inner.fault.is_none() => SizeHint::with_exact(rest + kept as u64),
+            _ => SizeHint::new(),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Reading a table from a file, with every problem on stderr when it can't be used.
+
+use std::path::Path;
+
+use config::{Checked, Problem};
+
+/// A valid table and the text it was read from.
+pub(crate) struct Loaded {
+    pub(crate) checked: Checked,
+    pub(crate) text: String,
+}
+
+/// Reads and checks the table in `path`. A file that can't be read is one problem at its start.
+pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(&file, &error)])?;
+    let checked = config::parse(&text, &file)?;
+    Ok(Loaded { checked, text })
+}
+
+/// As [`load`], with problems and warnings told on stderr; `None` when the table can't be used.
+pub(crate) fn load_or_explain(path: &Path) -> Option<Loaded> {
+    match load(path) {
+        Ok(loaded) => {
+            loaded.checked.warnings.iter().for_each(|warning| eprintln!("{}", as_warning(warning)));
+            Some(loaded)
+        }
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            None
+        }
+    }
+}
+
+/// `file:line:col: warning: message (hint)`.
+pub(crate) fn as_warning(problem: &Problem) -> String {
+    let message = format!("warning: {}", problem.message);
+    Problem { message, ..problem.clone() }.to_string()
+}
+
+fn unreadable(file: &str, error: &std::io::Error) -> Problem {
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => Some("name the table with --config FILE".to_owned()),
+        _ => None,
+    };
+    Problem {
+        file: file.to_owned(),
+        line: 1,
+        col: 1,
+        message: format!("can't be read: {error}"),
+        hint,
+    }
+}

@@ -1,0 +1,296 @@
+//! One exchange with one endpoint: a connection, the clocks until the response's head, and what a
+//! failure means for a further attempt and for the endpoint's health.
+
+pub mod connections;
+pub mod headers;
+pub mod io;
+pub mod location;
+
+use std::error::Error as StdError;
+use std::io::ErrorKind;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+
+use crate::body::{RequestBody, Source};
+use crate::error::{Code, Error};
+use crate::pool::Endpoint;
+use crate::retry::Chance;
+use connections::{ConnectError, Connection, Connections, Http1, Stream};
+
+/// What one exchange needs besides its request.
+pub struct Terms<'a> {
+    /// The worker's connections.
+    pub connections: &'a Rc<Connections>,
+    /// Where to.
+    pub endpoint: &'a Endpoint,
+    /// The agent's clocks.
+    pub settings: &'a config::Agent,
+    /// The request's body, for its end and its faults.
+    pub source: &'a Source,
+    /// When the total clock fires.
+    pub deadline: Instant,
+}
+
+/// A response whose head is there.
+pub struct Answer {
+    /// Head and body.
+    pub response: Response<Incoming>,
+    /// The connection it comes on; dropped early, the exchange is cancelled.
+    pub carrier: Carrier,
+    /// From the request's first byte to here.
+    pub first_byte: Duration,
+}
+
+/// What a response comes on.
+pub enum Carrier {
+    /// A connection of its own, for the next request when the body has ended.
+    Http1(Http1),
+    /// A stream of a shared connection.
+    Http2(Stream),
+}
+
+/// What a failure says about the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nothing.
+    None,
+    /// It failed.
+    Failed,
+    /// It refused or reset the connection: it is out at once.
+    Refused,
+}
+
+/// An exchange without an answer.
+pub struct Failure {
+    /// What the client is told, if it stays at that.
+    pub error: Error,
+    /// What may be tried.
+    pub chance: Chance,
+    /// What health is told.
+    pub blame: Blame,
+    /// The request, where nothing of it was sent.
+    pub request: Option<Request<RequestBody>>,
+}
+
+impl Failure {
+    fn new(error: Error, chance: Chance, blame: Blame) -> Self {
+        Self { error, chance, blame, request: None }
+    }
+
+    fn unsent(mut self, request: Request<RequestBody>) -> Self {
+        self.request = Some(request);
+        self
+    }
+}
+
+/// Sends the request and waits for the response's head. Dropping the future cancels it.
+///
+/// # Errors
+/// Which clock fired or what broke, and what may be tried then.
+pub async fn exchange(
+    terms: &Terms<'_>,
+    mut request: Request<RequestBody>,
+) -> Result<Answer, Failure> {
+    loop {
+        let connection = match terms.connections.idle(terms.endpoint, &terms.settings.keepalive) {
+            Some(connection) => connection,
+            None => match connect(terms).await {
+                Ok(connection) => connection,
+                Err(failure) => return Err(failure.unsent(request)),
+            },
+        };
+        match send(terms, connection, request).await {
+            // An idle connection was closed before anything was sent on it: take another.
+            Err(Failure { request: Some(unsent), chance: Chance::NotBegun, .. }) => {
+                request = unsent;
+            }
+            done => return done,
+        }
+        if Instant::now() >= terms.deadline {
+            return Err(total_timeout(terms).unsent(request));
+        }
+    }
+}
+
+async fn connect(terms: &Terms<'_>) -> Result<Connection, Failure> {
+    let Terms { endpoint, settings, .. } = terms;
+    let due = terms.deadline.min(Instant::now() + settings.connect_timeout);
+    let connecting = terms.connections.connect(endpoint, &settings.keepalive);
+    match tokio::time::timeout_at(due, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(connect_failure(endpoint, error)),
+        Err(_) if Instant::now() >= terms.deadline => Err(total_timeout(terms)),
+        Err(_) => {
+            let text = format!("no connection to a replica within {:?}", settings.connect_timeout);
+            let error = Error::new(Code::ConnectTimeout, text);
+            Err(Failure::new(error, Chance::NotBegun, Blame::Failed))
+        }
+    }
+}
+
+fn connect_failure(endpoint: &Endpoint, error: ConnectError) -> Failure {
+    match error {
+        ConnectError::Dns(cause) => {
+            let text = "a replica's host name does not resolve; see the table's endpoints";
+            let cause = format!("{}: {cause}", endpoint.address);
+            let error = Error::new(Code::DnsFailed, text).because(cause);
+            Failure::new(error, Chance::NotBegun, Blame::Failed)
+        }
+        ConnectError::Io(cause) => {
+            let blame = match cause.kind() {
+                ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Blame::Refused,
+                _ => Blame::Failed,
+            };
+            let error = Error::new(Code::ConnectFailed, "no replica took the connection");
+            Failure::new(error.because(cause), Chance::NotBegun, blame)
+        }
+        ConnectError::Handshake(cause) => {
+            let error = Error::new(Code::ConnectFailed, "a replica does not speak the protocol");
+            Failure::new(error.because(cause), Chance::NotBegun, Blame::Failed)
+        }
+    }
+}
+
+fn total_timeout(terms: &Terms<'_>) -> Failure {
+    let text = format!("not answered within {:?}", terms.settings.timeout);
+    Failure::new(Error::new(Code::TotalTimeout, text), Chance::None, Blame::Failed)
+}
+
+async fn send(
+    terms: &Terms<'_>,
+    connection: Connection,
+    request: Request<RequestBody>,
+) -> Result<Answer, Failure> {
+    let begun = Instant::now();
+    let done = |response, carrier| Answer { response, carrier, first_byte: begun.elapsed() };
+    match connection {
+        Connection::Http1(mut http1) => {
+            let sending = http1.sender.try_send_request(for_http1(request, terms.endpoint));
+            match before_first_byte(terms, begun, sending).await? {
+                Ok(response) => Ok(done(response, Carrier::Http1(http1))),
+                Err(failed) => Err(send_failure(terms, failed, http1.reused)),
+            }
+        }
+        Connection::Http2(http2) => {
+            let mut stream = http2.stream();
+            let request = for_http2(request, terms.endpoint);
+            let sending = stream.connection.sender.try_send_request(request);
+            match before_first_byte(terms, begun, sending).await? {
+                Ok(response) => Ok(done(response, Carrier::Http2(stream))),
+                Err(failed) => Err(send_failure(terms, failed, stream.connection.reused)),
+            }
+        }
+    }
+}
+
+/// The first-byte clock runs from the request's last byte; until then only the total one does.
+async fn before_first_byte<T>(
+    terms: &Terms<'_>,
+    begun: Instant,
+    sending: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let mut sending = pin!(sending);
+    let clock = terms.settings.first_byte_timeout;
+    let mut due = begun + clock;
+    loop {
+        match tokio::time::timeout_at(due.min(terms.deadline), &mut sending).await {
+            Ok(done) => return Ok(done),
+            Err(_) if Instant::now() >= terms.deadline => return Err(total_timeout(terms)),
+            Err(_) => {}
+        }
+        due = terms.source.ended_at().unwrap_or_else(Instant::now).max(begun) + clock;
+        if due <= Instant::now() {
+            let text = format!("no answer within {clock:?} of the request");
+            let error = Error::new(Code::FirstByteTimeout, text);
+            return Err(Failure::new(error, Chance::None, Blame::Failed));
+        }
+    }
+}
+
+fn send_failure(
+    terms: &Terms<'_>,
+    mut failed: TrySendError<Request<RequestBody>>,
+    reused: bool,
+) -> Failure {
+    if let Some(fault) = terms.source.fault() {
+        return Failure::new(fault, Chance::None, Blame::None);
+    }
+    let unsent = failed.take_message();
+    let cause = failed.into_error();
+    let error = |code, text: &str| Error::new(code, text);
+    if let Some(request) = unsent {
+        let error = error(Code::UpstreamReset, "the replica closed the connection").because(cause);
+        return Failure::new(error, Chance::NotBegun, Blame::None).unsent(request);
+    }
+    if is_refused_stream(&cause) {
+        let error = error(Code::UpstreamReset, "the replica refused the request").because(cause);
+        return Failure::new(error, Chance::NotBegun, Blame::None);
+    }
+    if cause.is_parse() || cause.is_parse_too_large() {
+        let error = error(Code::BadResponse, "a replica sent no valid response head");
+        return Failure::new(error.because(cause), Chance::None, Blame::Failed);
+    }
+    let text = "the replica closed the connection before it answered; it may have begun the work";
+    let (chance, blame) = match reused {
+        true => (Chance::Unknown, Blame::None),
+        false if is_reset(&cause) => (Chance::None, Blame::Refused),
+        false => (Chance::None, Blame::Failed),
+    };
+    Failure::new(error(Code::UpstreamReset, text).because(cause), chance, blame)
+}
+
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    find::<std::io::Error>(error).is_some_and(|io| io.kind() == ErrorKind::ConnectionReset)
+}
+
+/// RFC 9113, sections 8.7 and 6.8: REFUSED_STREAM, or GOAWAY with a lower last stream, promise
+/// that the request was not processed.
+fn is_refused_stream(error: &hyper::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        let reason = error.reason();
+        reason == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+fn for_http1(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
+    *request.version_mut() = Version::HTTP_11;
+    let path = path_of(&mut request);
+    *request.uri_mut() = Uri::from(path);
+    request.headers_mut().insert(http::header::HOST, endpoint.host.clone());
+    request
+}
+
+fn for_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
+    *request.version_mut() = Version::HTTP_2;
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(endpoint.authority.clone());
+    parts.path_and_query = Some(path_of(&mut request));
+    *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
+    request.headers_mut().remove(http::header::HOST);
+    request
+}
+
+fn path_of(request: &mut Request<RequestBody>) -> PathAndQuery {
+    let uri = std::mem::take(request.uri_mut());
+    uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"))
+}

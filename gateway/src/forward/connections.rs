@@ -1,0 +1,309 @@
+//! One worker's connections to endpoints: idle ones to use again, and how new ones are made.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::io::Wire;
+use crate::body::RequestBody;
+use crate::pool::Endpoint;
+
+/// HTTP/2 window of one stream: what a slow client can make the gateway hold.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// HTTP/2 window of one upstream connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What one HTTP/2 stream may have buffered for sending.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Largest response head that is read.
+const RESPONSE_HEAD_MAX: usize = 256 * 1024;
+/// Most fields of a response head.
+const RESPONSE_FIELDS_MAX: usize = 256;
+/// Read buffer of one HTTP/1 connection: enough for a head of [`RESPONSE_HEAD_MAX`].
+const READ_BUFFER_MAX: usize = RESPONSE_HEAD_MAX;
+
+/// How a connection could not be made.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The name did not resolve.
+    Dns(io::Error),
+    /// The connection was refused or failed.
+    Io(io::Error),
+    /// The handshake of HTTP failed.
+    Handshake(hyper::Error),
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Clone, Copy)]
+pub struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}
+
+/// A connection with room for one more request.
+pub enum Connection {
+    /// HTTP/1.1, this request's alone.
+    Http1(Http1),
+    /// HTTP/2, shared.
+    Http2(Http2),
+}
+
+/// An HTTP/1.1 connection; dropped, it is closed.
+pub struct Http1 {
+    /// Where requests go in.
+    pub sender: http1::SendRequest<RequestBody>,
+    /// Whether it has served a request before.
+    pub reused: bool,
+    _task: Task,
+    born: Instant,
+}
+
+/// A share in an HTTP/2 connection.
+#[derive(Clone)]
+pub struct Http2 {
+    /// Where requests go in.
+    pub sender: http2::SendRequest<RequestBody>,
+    /// Whether it has served a request before.
+    pub reused: bool,
+    streams: Rc<Cell<usize>>,
+    /// As many as the peer allows at present.
+    streams_max: Rc<Cell<usize>>,
+    task: Rc<Task>,
+    born: Instant,
+}
+
+/// hyper's connection task; dropped, the connection is cut.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Line {
+    idle: Vec<Idle>,
+    shared: Vec<Http2>,
+    keepalive: Option<config::Keepalive>,
+    /// Held while an HTTP/2 connection is made, so that a burst makes one and not hundreds.
+    connecting: Rc<tokio::sync::Mutex<()>>,
+}
+
+/// One worker's connections, by endpoint.
+#[derive(Default)]
+pub struct Connections {
+    lines: RefCell<HashMap<u64, Line>>,
+}
+
+impl Connections {
+    /// An idle connection, the latest used first; none that is too old or closed.
+    pub fn idle(&self, endpoint: &Endpoint, keepalive: &config::Keepalive) -> Option<Connection> {
+        let mut lines = self.lines.borrow_mut();
+        let line = lines.get_mut(&endpoint.id)?;
+        let now = Instant::now();
+        if endpoint.protocol == config::Protocol::H2c {
+            return line.stream(keepalive, now).map(Connection::Http2);
+        }
+        while let Some(Idle { mut connection, since }) = line.idle.pop() {
+            let fresh = now < since + keepalive.idle && now < connection.born + keepalive.age;
+            if fresh && connection.sender.is_ready() {
+                connection.reused = true;
+                return Some(Connection::Http1(connection));
+            }
+        }
+        None
+    }
+
+    /// Makes a new connection; of HTTP/2 only when the ones there are full.
+    ///
+    /// # Errors
+    /// When the name does not resolve, nobody answers or the handshake fails. It has no clock of
+    /// its own: drop it.
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        keepalive: &config::Keepalive,
+    ) -> Result<Connection, ConnectError> {
+        if endpoint.protocol == config::Protocol::Http1 {
+            return Ok(Connection::Http1(handshake1(dial(&endpoint.address).await?).await?));
+        }
+        let connecting =
+            Rc::clone(&self.lines.borrow_mut().entry(endpoint.id).or_default().connecting);
+        let _one_at_a_time = connecting.lock().await;
+        if let Some(connection) = self.idle(endpoint, keepalive) {
+            return Ok(connection);
+        }
+        let made = handshake2(dial(&endpoint.address).await?).await?;
+        let mut lines = self.lines.borrow_mut();
+        let line = lines.entry(endpoint.id).or_default();
+        line.keepalive = Some(*keepalive);
+        line.shared.push(made.clone());
+        Ok(Connection::Http2(made))
+    }
+
+    /// Keeps a connection whose exchange is over for the next one, once hyper is done with it.
+    pub fn keep(self: &Rc<Self>, id: u64, connection: Http1, keepalive: &config::Keepalive) {
+        if connection.sender.is_closed() || keepalive.max == 0 {
+            return;
+        }
+        if connection.sender.is_ready() {
+            return self.put(id, connection, keepalive);
+        }
+        let (this, keepalive) = (Rc::clone(self), *keepalive);
+        let mut connection = connection;
+        tokio::task::spawn_local(async move {
+            let ready = std::future::poll_fn(|cx| connection.sender.poll_ready(cx));
+            if let Ok(Ok(())) = tokio::time::timeout(keepalive.idle, ready).await {
+                this.put(id, connection, &keepalive);
+            }
+        });
+    }
+
+    fn put(&self, id: u64, connection: Http1, keepalive: &config::Keepalive) {
+        let mut lines = self.lines.borrow_mut();
+        let line = lines.entry(id).or_default();
+        line.keepalive = Some(*keepalive);
+        if line.idle.len() < keepalive.max {
+            line.idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has been idle or alive too long, and what belongs to endpoints that are gone.
+    pub fn sweep(&self, known: impl Fn(u64) -> bool) {
+        let now = Instant::now();
+        self.lines.borrow_mut().retain(|id, line| {
+            let Some(keepalive) = line.keepalive.filter(|_| known(*id)) else {
+                // Streams that are open hold the connection on their own.
+                return Rc::strong_count(&line.connecting) > 1;
+            };
+            line.idle.retain(|idle| {
+                now < idle.since + keepalive.idle
+                    && now < idle.connection.born + keepalive.age
+                    && !idle.connection.sender.is_closed()
+            });
+            line.shared.retain(|shared| shared.is_fresh(&keepalive, now));
+            !line.idle.is_empty() || !line.shared.is_empty()
+        });
+    }
+}
+
+impl Line {
+    fn stream(&mut self, keepalive: &config::Keepalive, now: Instant) -> Option<Http2> {
+        self.shared.retain(|shared| shared.is_fresh(keepalive, now));
+        let room = |shared: &&Http2| shared.streams.get() < shared.streams_max.get().max(1);
+        let mut found = self.shared.iter().find(room)?.clone();
+        found.reused = true;
+        Some(found)
+    }
+}
+
+impl Http2 {
+    fn is_fresh(&self, keepalive: &config::Keepalive, now: Instant) -> bool {
+        now < self.born + keepalive.age && !self.sender.is_closed()
+    }
+
+    /// Counts a stream until the guard is dropped.
+    #[must_use]
+    pub fn stream(self) -> Stream {
+        self.streams.set(self.streams.get() + 1);
+        Stream { connection: self }
+    }
+}
+
+/// One stream of an HTTP/2 connection; it keeps the connection alive.
+pub struct Stream {
+    /// The connection.
+    pub connection: Http2,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let streams = &self.connection.streams;
+        streams.set(streams.get() - 1);
+        debug_assert!(Rc::strong_count(&self.connection.task) > 0);
+    }
+}
+
+async fn dial(address: &config::Endpoint) -> Result<TcpStream, ConnectError> {
+    if let Ok(ip) = address.host.parse::<std::net::IpAddr>() {
+        return TcpStream::connect((ip, address.port)).await.map_err(ConnectError::Io);
+    }
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port))
+        .await
+        .map_err(ConnectError::Dns)?;
+    let mut last = ConnectError::Dns(io::Error::other("the name has no addresses"));
+    for address in found {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = ConnectError::Io(error),
+        }
+    }
+    Err(last)
+}
+
+async fn handshake1(stream: TcpStream) -> Result<Http1, ConnectError> {
+    let (sender, connection) = http1::Builder::new()
+        .writev(false)
+        .max_headers(RESPONSE_FIELDS_MAX)
+        .max_header_size(RESPONSE_HEAD_MAX)
+        .max_buf_size(READ_BUFFER_MAX)
+        .handshake(Wire::new(stream).socket(bytes::Bytes::new()))
+        .await
+        .map_err(ConnectError::Handshake)?;
+    // What goes wrong there is told to the request or the body that it went wrong for.
+    let task = tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
+    let task = Task(task.abort_handle());
+    Ok(Http1 { sender, reused: false, _task: task, born: Instant::now() })
+}
+
+async fn handshake2(stream: TcpStream) -> Result<Http2, ConnectError> {
+    let (sender, connection) = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(RESPONSE_HEAD_MAX as u32)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .handshake(Wire::new(stream).socket(bytes::Bytes::new()))
+        .await
+        .map_err(ConnectError::Handshake)?;
+    let streams_max = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let task = tokio::task::spawn_local(drive(connection, Rc::clone(&streams_max)));
+    let (task, streams) = (Rc::new(Task(task.abort_handle())), Rc::default());
+    Ok(Http2 { sender, reused: false, streams, streams_max, task, born: Instant::now() })
+}
+
+/// Runs an HTTP/2 connection and keeps up with how many streams the peer allows.
+async fn drive<T>(
+    mut connection: http2::Connection<T, RequestBody, Local>,
+    streams_max: Rc<Cell<usize>>,
+) where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    std::future::poll_fn(|cx| {
+        let done = Pin::new(&mut connection).poll(cx).map(drop);
+        streams_max.set(connection.current_max_send_streams());
+        done
+    })
+    .await;
+}

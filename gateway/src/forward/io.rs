@@ -1,0 +1,166 @@
+//! A TCP connection as hyper reads and writes it, and as its owner watches it beside hyper.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What both hyper's half ([`Socket`]) and the connection's owner hold.
+pub struct Wire {
+    stream: TcpStream,
+    received: AtomicU64,
+    flushes: AtomicU64,
+    flushed: AtomicWaker,
+}
+
+impl Wire {
+    /// Takes the connection over; small writes go out at once (`TCP_NODELAY`).
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Arc<Self> {
+        // A socket that is gone already says so at the first read.
+        let _ = stream.set_nodelay(true);
+        Arc::new(Self {
+            stream,
+            received: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            flushed: AtomicWaker::new(),
+        })
+    }
+
+    /// The half for hyper. `begun`: bytes that were read before.
+    #[must_use]
+    pub fn socket(self: &Arc<Self>, begun: Bytes) -> TokioIo<Socket> {
+        TokioIo::new(Socket { wire: Arc::clone(self), begun })
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Bytes read so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// Ends when the peer has closed its side, though nobody reads and unread bytes lie before
+    /// its FIN: `EPOLLRDHUP`, which tokio files under priority readiness too.
+    pub async fn closed_by_peer(&self) {
+        // An error means that the runtime is gone, and with it everybody who waits.
+        while let Ok(ready) = self.stream.ready(Interest::PRIORITY).await {
+            if ready.is_read_closed() {
+                return;
+            }
+        }
+    }
+
+    /// How often everything that hyper had buffered was handed to the kernel.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Relaxed)
+    }
+
+    /// Ready once [`Wire::flushes`] has passed `seen`.
+    pub fn poll_flushed(&self, seen: u64, cx: &mut Context<'_>) -> Poll<()> {
+        self.flushed.register(cx.waker());
+        if self.flushes() > seen { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn close_write(&self) {
+        // It fails when the peer was faster, which is as good.
+        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+    }
+
+    /// Makes the close a reset, so that what was sent can't be taken for whole.
+    pub fn reset_on_close(&self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Marks the socket as drained after a short read or write: it saves the call that would
+    /// only say so. Sound because the driver of a current-thread runtime does not run in between,
+    /// and because closed sides are never unmarked.
+    fn drained(&self, interest: Interest) {
+        let _ = self.stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+}
+
+/// hyper's half of a connection.
+pub struct Socket {
+    wire: Arc<Wire>,
+    begun: Bytes,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.begun.is_empty() {
+            let n = self.begun.len().min(buf.remaining());
+            buf.put_slice(&self.begun[..n]);
+            self.begun.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        let wire = &self.wire;
+        loop {
+            ready!(wire.stream.poll_read_ready(cx))?;
+            let room = buf.remaining();
+            match wire.stream.try_read_buf(buf) {
+                Ok(n) => {
+                    if 0 < n && n < room {
+                        wire.drained(Interest::READABLE);
+                    }
+                    wire.received.fetch_add(n as u64, Relaxed);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let wire = &self.wire;
+        loop {
+            ready!(wire.stream.poll_write_ready(cx))?;
+            match wire.stream.try_write(data) {
+                Ok(n) => {
+                    if 0 < n && n < data.len() {
+                        wire.drained(Interest::WRITABLE);
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.flushes.fetch_add(1, Relaxed);
+        self.wire.flushed.wake();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.close_write();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,351 @@
+//! Puts the parts together, and is the only module that knows them all: bind first, then serve,
+//! then drain.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::admin::{self, Admin};
+use crate::discovery::managed::Managed;
+use crate::discovery::{listed, managed};
+use crate::metrics::Metrics;
+use crate::reload::Reload;
+use crate::shared::{Phase, Shared};
+use crate::table::Tables;
+use crate::{health, serve};
+
+/// Descriptors that are not for client connections: listeners, the admin port, files, runtimes.
+const DESCRIPTORS_OF_OUR_OWN: u64 = 128;
+/// How often histograms are tidied and places are counted anew.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How often ejected endpoints that are in again are noticed by admission.
+const CAPACITY_TICK: Duration = Duration::from_millis(100);
+
+/// What the command line decides.
+#[derive(Default)]
+pub struct Options {
+    /// The table's file, to be watched.
+    pub config: PathBuf,
+    /// In place of the table's `listen`.
+    pub listen: Option<SocketAddr>,
+    /// In place of the table's `admin`.
+    pub admin: Option<SocketAddr>,
+    /// What `up` runs; its replicas take the place of listed endpoints.
+    pub managed: Option<Managed>,
+    /// Whether SIGTERM, SIGINT and SIGHUP are this gateway's to handle.
+    pub handle_signals: bool,
+}
+
+/// Why the gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A listener can't be had.
+    #[error("cannot listen on {address} ({key} in the table's [gateway]): {source}")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Where it was asked for.
+        key: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The table asks for what this version does not do.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that was open has ended by itself.
+    Drained,
+    /// `drain_timeout` cut so many connections.
+    Cut(usize),
+    /// A second signal, or [`Stopper::kill`], ended it at once.
+    Killed,
+}
+
+/// A gateway that has its addresses but serves nobody yet.
+pub struct Gateway {
+    listeners: Vec<TcpListener>,
+    admin_listener: TcpListener,
+    addresses: (SocketAddr, SocketAddr),
+    shared: Arc<Shared>,
+    reload: Reload,
+    stopper: Stopper,
+    handle_signals: bool,
+    managed: Option<Managed>,
+}
+
+/// What stops a gateway from outside.
+#[derive(Clone)]
+pub struct Stopper(Arc<watch::Sender<Stop>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    Drain { skip_delay: bool },
+    Kill,
+}
+
+impl Stopper {
+    /// Begins the drain; `skip_delay`: without `drain_delay`.
+    pub fn drain(&self, skip_delay: bool) {
+        self.0.send_if_modified(|stop| {
+            let begins = *stop == Stop::No;
+            if begins {
+                *stop = Stop::Drain { skip_delay };
+            }
+            begins
+        });
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        self.0.send_replace(Stop::Kill);
+    }
+}
+
+impl Gateway {
+    /// Opens the listeners. `text` is what `checked` was read from.
+    ///
+    /// # Errors
+    /// When an address can't be had, or the table asks for what this version does not do.
+    pub fn bind(checked: config::Checked, text: &str, options: Options) -> Result<Self, BindError> {
+        let table = Arc::new(checked.table);
+        if matches!(table.gateway.discovery, config::Discovery::Kubernetes | config::Discovery::Dns)
+        {
+            let text = "this version finds replicas by the table's endpoints only: set discovery = \"listed\"";
+            return Err(BindError::Unsupported(text.into()));
+        }
+        let workers = match table.gateway.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let address = options.listen.unwrap_or(table.gateway.listen);
+        let wrap = |address, key| move |source| BindError::Listen { address, key, source };
+        let listeners = serve::listen(address, workers).map_err(wrap(address, "listen"))?;
+        let admin_address = options.admin.unwrap_or(table.gateway.admin);
+        let admin_listener =
+            TcpListener::bind(admin_address).map_err(wrap(admin_address, "admin"))?;
+        let of = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
+        let addresses = (of(&listeners[0], address), of(&admin_listener, admin_address));
+        let metrics = Arc::new(Metrics::new());
+        let found = match &options.managed {
+            Some(managed) => managed::find(&table, &managed.borrow()),
+            None => listed::find(&table),
+        };
+        let tables = Tables::new(Arc::clone(&table), &found, Arc::clone(&metrics))
+            .map_err(|error| BindError::Unsupported(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            tables: Arc::new(tables),
+            metrics,
+            connections: AtomicUsize::new(0),
+            max_connections: connections_max(table.gateway.max_connections),
+        });
+        Ok(Self {
+            listeners,
+            admin_listener,
+            addresses,
+            reload: Reload::new(options.config, text, Arc::clone(&shared.tables), table),
+            shared,
+            stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
+            handle_signals: options.handle_signals,
+            managed: options.managed,
+        })
+    }
+
+    /// Where clients and operators connect.
+    #[must_use]
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        self.addresses
+    }
+
+    /// Every table in force from now on.
+    #[must_use]
+    pub fn tables(&self) -> watch::Receiver<Arc<config::Table>> {
+        self.reload.tables()
+    }
+
+    /// What stops it from outside.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Serves until it has been stopped and drained. Blocks.
+    ///
+    /// # Panics
+    /// When the kernel gives no thread or no epoll descriptor.
+    pub fn run(self) -> Outcome {
+        let (phase, _) = watch::channel(Phase::Running);
+        let workers: Vec<_> = self
+            .listeners
+            .into_iter()
+            .enumerate()
+            .map(|(n, listener)| start_worker(n, listener, &self.shared, &phase))
+            .collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .expect("a runtime for the control tasks");
+        let control = Control {
+            shared: self.shared,
+            phase,
+            stopper: self.stopper,
+            handle_signals: self.handle_signals,
+            managed: self.managed,
+        };
+        let outcome = runtime.block_on(control.run(self.admin_listener, self.reload, workers));
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+/// Raises the soft descriptor limit to the hard one and says how many connections fit: each takes
+/// two descriptors, its own and the agent's.
+fn connections_max(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, the limit that there is counts.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let fit = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_OF_OUR_OWN) / 2);
+    let max = wanted.min(fit.unwrap_or(usize::MAX)).max(1);
+    if max < wanted {
+        tracing::warn!(max, wanted, descriptors, "max_connections clamped to the descriptor limit");
+    }
+    max
+}
+
+type WorkerThread = JoinHandle<io::Result<usize>>;
+
+fn start_worker(
+    n: usize,
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    phase: &watch::Sender<Phase>,
+) -> WorkerThread {
+    let (shared, phase) = (Arc::clone(shared), phase.subscribe());
+    std::thread::Builder::new()
+        .name(format!("worker-{n}"))
+        .spawn(move || serve::worker(listener, shared, phase))
+        .expect("a thread for a worker")
+}
+
+/// What runs beside the workers.
+struct Control {
+    shared: Arc<Shared>,
+    phase: watch::Sender<Phase>,
+    stopper: Stopper,
+    handle_signals: bool,
+    managed: Option<Managed>,
+}
+
+impl Control {
+    async fn run(
+        self,
+        admin_listener: TcpListener,
+        reload: Reload,
+        workers: Vec<WorkerThread>,
+    ) -> Outcome {
+        let tables = reload.tables();
+        let admin =
+            Admin::new(Arc::clone(&self.shared), self.phase.subscribe(), self.managed.clone());
+        tokio::spawn(admin::serve(admin_listener, admin));
+        tokio::spawn(upkeep(Arc::clone(&self.shared)));
+        tokio::spawn(capacity(Arc::clone(&self.shared)));
+        tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
+        tokio::spawn(reload.run(self.managed.clone(), self.handle_signals));
+        if self.handle_signals {
+            tokio::spawn(signals(self.stopper.clone()));
+        }
+        let stopped = self.stop(tables);
+        let joined = tokio::task::spawn_blocking(move || {
+            workers.into_iter().map(|worker| worker.join().map_or(0, |cut| cut.unwrap_or(0))).sum()
+        });
+        let mut killed = self.stopper.0.subscribe();
+        tokio::select! {
+            outcome = async { stopped.await; joined.await } => match outcome {
+                Ok(0) => Outcome::Drained,
+                Ok(cut) => Outcome::Cut(cut),
+                Err(_) => Outcome::Killed,
+            },
+            _ = killed.wait_for(|stop| *stop == Stop::Kill) => Outcome::Killed,
+        }
+    }
+
+    /// From the first word to stop until what is open may be cut.
+    fn stop(
+        &self,
+        tables: watch::Receiver<Arc<config::Table>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (phase, mut stop) = (self.phase.clone(), self.stopper.0.subscribe());
+        async move {
+            let skip_delay = match stop.wait_for(|stop| *stop != Stop::No).await.map(|stop| *stop) {
+                Ok(Stop::Drain { skip_delay }) => skip_delay,
+                _ => true,
+            };
+            let (delay, timeout) = {
+                let gateway = &tables.borrow().gateway;
+                (gateway.drain_delay, gateway.drain_timeout)
+            };
+            tracing::info!(delay_ms = delay.as_millis() as u64, "draining");
+            phase.send_replace(Phase::Closing);
+            if !skip_delay {
+                tokio::time::sleep(delay).await;
+            }
+            phase.send_replace(Phase::Draining);
+            tokio::spawn(async move {
+                tokio::time::sleep(timeout).await;
+                phase.send_replace(Phase::Cut);
+            });
+        }
+    }
+}
+
+async fn signals(stopper: Stopper) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = handlers else {
+        return tracing::error!("signals can't be handled");
+    };
+    for first in [true, false] {
+        let code = tokio::select! {
+            _ = terminate.recv() => 143,
+            _ = interrupt.recv() => 130,
+        };
+        if first {
+            stopper.drain(false);
+        } else {
+            std::process::exit(code);
+        }
+    }
+}
+
+async fn upkeep(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        shared.metrics.upkeep();
+    }
+}
+
+/// An ejection ends without anybody noticing; the line behind it has to.
+async fn capacity(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(CAPACITY_TICK);
+    loop {
+        ticks.tick().await;
+        let current = shared.tables.current();
+        let limited = current.agents.iter().filter(|agent| agent.settings.max_in_flight.is_some());
+        limited.for_each(crate::table::Agent::refresh_capacity);
+    }
+}

@@ -1,0 +1,286 @@
+//! The life of one request: [`respond`] never fails (it counts, logs and answers) around
+//! [`handle`], which uses `?`.
+
+mod attempts;
+mod record;
+pub mod reply;
+mod tunnel;
+pub mod worker;
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use self::attempts::Attempts;
+use self::record::Record;
+use self::reply::{Exchange, Reply, Shape};
+use self::worker::{Client, Worker};
+use crate::body::{Limits, Source, sse, too_large};
+use crate::error::{Code, Error};
+use crate::forward::{headers, location};
+use crate::router::type_of_body::{BodyError, Scanner};
+use crate::router::{Door, Route, RouteError, Target};
+use crate::table::{Agent, Current, Permit, Snapshot};
+use crate::{admin, request_id};
+
+/// Answers one request, whatever happens.
+///
+/// # Errors
+/// Never.
+pub async fn respond(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    let current = worker.view.current();
+    let id = request_id::of(request.headers()).unwrap_or_else(request_id::fresh);
+    let (head, access_log) = ((request.method(), request.uri()), current.table.gateway.access_log);
+    let mut record = Record::new(&worker, &client, head, id, access_log);
+    let version = request.version();
+    let call = Call { worker, client, current };
+    let mut response = match handle(&call, request, &mut record).await {
+        Ok(Handled::Own(response)) => {
+            record.done();
+            response.map(|bytes| Reply::Whole(Some(bytes)))
+        }
+        Ok(Handled::Agent(response, exchange, shape)) => {
+            record.status = response.status().as_u16();
+            let call = (&call.worker, &call.client);
+            response.map(|()| Reply::streamed(exchange, record, call, shape))
+        }
+        Ok(Handled::Tunnel(response, tunnel)) => {
+            record.status = response.status().as_u16();
+            call.client.upgraded.set(true);
+            tunnel.start(&call.worker, record);
+            response.map(|()| Reply::Whole(None))
+        }
+        Err(error) => {
+            record.failed(&error);
+            record.status = error.code.status().as_u16();
+            error.response(record.id(), record.agent_name()).map(|b| Reply::Whole(Some(b)))
+        }
+    };
+    if call.worker.closing.get() && version <= Version::HTTP_11 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().entry(http::header::CONNECTION).or_insert(close);
+    }
+    Ok(response)
+}
+
+/// What every step of one request has at hand.
+struct Call {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    current: Current,
+}
+
+/// What a request comes to.
+enum Handled {
+    /// The gateway's own answer.
+    Own(Response<Bytes>),
+    /// The agent's.
+    Agent(Response<()>, Exchange, Shape),
+    /// The agent's, and from then on the connection is a tunnel.
+    Tunnel(Response<()>, tunnel::Tunnel),
+}
+
+async fn handle(
+    call: &Call,
+    mut request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Handled, Error> {
+    let upgrade = headers::upgrade(request.version(), request.headers())
+        .then(|| hyper::upgrade::on(&mut request));
+    let (parts, incoming) = request.into_parts();
+    let source = Source::new(incoming, limits(&call.current));
+    let target = match find(call, &parts, &source).await? {
+        Route::Agent(target) => target,
+        other => return Ok(Handled::Own(own_answer(&call.current, &other))),
+    };
+    let agent = call.current.agent(target.index);
+    record.agent = Some(agent.clone());
+    record.source = Some(source.clone());
+    admit_body(&agent, &parts.headers, &source)?;
+    let queued = Instant::now();
+    let permit = enter(&agent).await?;
+    if queued.elapsed().as_micros() > 500 {
+        record.queued = queued.elapsed();
+        agent.metrics.queue.record(record.queued.as_secs_f64());
+    }
+    let deadline = Instant::now() + agent.settings.timeout;
+    let head = outgoing(call, &agent, &target, &parts, record, upgrade.is_some());
+    let prefix = foreign_prefix(&parts.headers, &head);
+    let session = session(&agent, &parts.headers);
+    let attempts = Attempts { agent, permit, source, head, session, deadline };
+    let (exchange, response) = attempts.run(call, record).await?;
+    answer(response, exchange, &target, &parts, prefix, upgrade)
+}
+
+/// What is allowed of a body before its agent is known; the agent's own bound follows.
+fn limits(current: &Snapshot) -> Limits {
+    Limits { max: u64::MAX, timeout: current.table.gateway.body_timeout, keep: 0 }
+}
+
+/// Which agent, from the head or, where that names none, from the body.
+async fn find(call: &Call, parts: &http::request::Parts, source: &Source) -> Result<Route, Error> {
+    let routes = &call.current.routes;
+    match routes.route(&parts.method, &parts.uri, &parts.headers).map_err(route_error)? {
+        Route::NeedsBody => {
+            let name = name_in_body(source, call.current.table.gateway.route_body_max).await?;
+            routes.named(&name, &parts.uri).map_err(route_error)
+        }
+        route => Ok(route),
+    }
+}
+
+/// Reads as much of the body as it takes, at most `max` bytes and one piece.
+async fn name_in_body(source: &Source, max: usize) -> Result<String, Error> {
+    let mut scanner = Scanner::new();
+    let mut left = max;
+    while let Some(piece) = source.peek().await? {
+        let looked_at = &piece[..piece.len().min(left)];
+        scanner.feed(looked_at).map_err(|error| route_error(RouteError::Body(error)))?;
+        left -= looked_at.len();
+        if left == 0 {
+            return scanner.cut().map_err(|error| route_error(RouteError::Body(error)));
+        }
+    }
+    scanner.finish().map_err(|error| route_error(RouteError::Body(error)))
+}
+
+fn route_error(error: RouteError) -> Error {
+    let code = match &error {
+        RouteError::BadPath(_) => Code::BadPath,
+        RouteError::Ambiguous { .. } | RouteError::Body(BodyError::Twice) => Code::AmbiguousAgent,
+        RouteError::UnknownAgent(_) => Code::UnknownAgent,
+        RouteError::NotFound => Code::NotFound,
+        RouteError::NotImplemented => Code::NotImplemented,
+        RouteError::Body(BodyError::Invalid | BodyError::TooDeep) => Code::BadRequest,
+        RouteError::Body(_) => Code::NoAgent,
+        RouteError::MethodNotAllowed { allow } => {
+            return Error::new(Code::MethodNotAllowed, error.to_string()).allow(allow);
+        }
+    };
+    Error::new(code, error.to_string())
+}
+
+/// What the gateway answers by itself on the clients' port.
+fn own_answer(current: &Snapshot, route: &Route) -> Response<Bytes> {
+    let (status, json) = match route {
+        Route::Health => admin::health::of(current),
+        _ => (StatusCode::OK, admin::agents::list(current)),
+    };
+    let mut response = Response::new(Bytes::from(json.to_string()));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Sets the agent's bounds for its body; a declared length is refused before anything is read.
+fn admit_body(agent: &Agent, headers: &HeaderMap, source: &Source) -> Result<(), Error> {
+    let max = agent.settings.max_body;
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|declared: u64| declared > max) || source.received() > max {
+        return Err(too_large(max));
+    }
+    source.admit(max, agent.settings.retry.map_or(0, |retry| retry.buffer));
+    Ok(())
+}
+
+/// Waits for a place, where there is any hope of one.
+async fn enter(agent: &crate::table::AgentRef) -> Result<Permit, Error> {
+    if agent.ready() == 0 {
+        return Err(no_endpoint(agent));
+    }
+    Permit::of(agent).await
+}
+
+/// The 503 of an agent without a ready replica.
+fn no_endpoint(agent: &Agent) -> Error {
+    let text = match agent.places().count() {
+        0 => "the agent has no replicas".to_owned(),
+        n => format!("none of the agent's {n} replicas is ready"),
+    };
+    Error::new(Code::NoEndpoint, text)
+}
+
+/// The head of what the agent is sent, but for the endpoint's authority.
+fn outgoing(
+    call: &Call,
+    agent: &Agent,
+    target: &Target,
+    parts: &http::request::Parts,
+    record: &Record,
+    upgrade: bool,
+) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = target.path.clone().into();
+    *request.headers_mut() = parts.headers.clone();
+    let context = headers::RequestContext {
+        agent: &agent.headers,
+        mounted: target.door.is_mount(),
+        peer: &call.client.peer,
+        trusted: call.current.trusted.contains(call.client.peer.ip()),
+        version: parts.version,
+        uri: &parts.uri,
+        request_id: &record.request_id,
+        upgrade,
+    };
+    headers::request(request.headers_mut(), &context);
+    request
+}
+
+/// The session that affinity goes by, where it is on and the request has one.
+fn session(agent: &Agent, headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(agent.settings.affinity.as_deref()?).filter(|value| !value.is_empty()).cloned()
+}
+
+/// The prefix that the agent was told, where a proxy before us has one of its own.
+fn foreign_prefix(headers: &HeaderMap, head: &Request<()>) -> Option<HeaderValue> {
+    const PREFIX: &str = "x-forwarded-prefix";
+    headers.get(PREFIX).and_then(|_| head.headers().get(PREFIX)).cloned()
+}
+
+/// Turns the agent's response into the client's.
+fn answer(
+    mut response: Response<()>,
+    exchange: Exchange,
+    target: &Target,
+    parts: &http::request::Parts,
+    prefix: Option<HeaderValue>,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
+) -> Result<Handled, Error> {
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let context = headers::ResponseContext { version: response.version(), upgraded };
+    headers::response(response.headers_mut(), context);
+    let place = location::Place {
+        mount: exchange.agent.headers.mount(),
+        prefix: prefix.as_ref(),
+        authority: exchange.lease.endpoint().authority.as_str(),
+        mounted: target.door.is_mount(),
+        bare: target.door == Door::BareMount,
+    };
+    location::relocate(response.headers_mut(), &place);
+    *response.version_mut() = Version::default();
+    if upgraded {
+        let on_agent = response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
+        let Some((client, agent)) = upgrade.zip(on_agent) else {
+            let text = "the agent switched protocols though nobody had asked for it";
+            return Err(Error::new(Code::BadResponse, text));
+        };
+        return Ok(Handled::Tunnel(response, tunnel::Tunnel { client, agent, exchange }));
+    }
+    let shape = Shape {
+        events: sse::may_be_added_to(response.headers()),
+        until_close: parts.version < Version::HTTP_11
+            && !response.headers().contains_key(CONTENT_LENGTH),
+    };
+    Ok(Handled::Agent(response, exchange, shape))
+}

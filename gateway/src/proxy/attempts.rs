@@ -1,0 +1,210 @@
+//! One request's attempts: pick an endpoint, exchange, and try elsewhere where that is allowed.
+
+use std::rc::Rc;
+
+use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::record::Record;
+use super::reply::{Exchange, read_out};
+use super::worker::Worker;
+use super::{Call, no_endpoint};
+use crate::body::{RequestBody, Source};
+use crate::error::{Code, Error};
+use crate::forward::{self, Answer, Failure, Terms};
+use crate::pool::{Endpoint, Lease};
+use crate::retry::{Chance, is_idempotent};
+use crate::table::{AgentRef, Permit};
+use crate::{health, proxy::worker::Client};
+
+/// What the attempts have in common.
+pub(super) struct Attempts {
+    /// The agent.
+    pub agent: AgentRef,
+    /// The request's place.
+    pub permit: Permit,
+    /// The request's body.
+    pub source: Source,
+    /// The request's head.
+    pub head: Request<()>,
+    /// What affinity goes by.
+    pub session: Option<HeaderValue>,
+    /// When the total clock fires.
+    pub deadline: Instant,
+}
+
+/// What is noted on the way.
+#[derive(Default)]
+struct Notes {
+    endpoint: Option<std::sync::Arc<Endpoint>>,
+    retries: u32,
+    first_byte: Option<std::time::Duration>,
+}
+
+type Outcome = Result<(Exchange, Response<()>), Error>;
+
+impl Attempts {
+    /// Runs them; beside the client's own task where the agent shall go on without the client.
+    ///
+    /// # Errors
+    /// What the last attempt came to.
+    pub(super) async fn run(self, call: &Call, record: &mut Record) -> Outcome {
+        let (notes, outcome) = match self.agent.settings.on_disconnect {
+            config::OnDisconnect::Cancel => self.all(&call.worker).await,
+            config::OnDisconnect::Continue => self.beside(call).await?,
+        };
+        record.endpoint = notes.endpoint;
+        record.retries = notes.retries;
+        record.first_byte = notes.first_byte;
+        if let Ok((exchange, _)) = &outcome {
+            watch_total(&call.client, exchange);
+        }
+        outcome
+    }
+
+    /// On a task of their own, which the client's leaving does not end.
+    async fn beside(self, call: &Call) -> Result<(Notes, Outcome), Error> {
+        let (mut told, telling) = oneshot::channel();
+        let worker = Rc::clone(&call.worker);
+        call.client.outlives_client.set(true);
+        tokio::task::spawn_local(async move {
+            let _open = worker.open();
+            let state = self.agent.clone();
+            let mut all = std::pin::pin!(self.all(&worker));
+            let done = tokio::select! {
+                done = &mut all => done,
+                () = told.closed() => {
+                    let _held = Held::new(&state);
+                    all.await
+                }
+            };
+            if let Err((_, Ok((exchange, _)))) = told.send(done) {
+                read_out(&worker, exchange).await;
+            }
+        });
+        telling.await.map_err(|_| Error::new(Code::Internal, "the exchange's task ended"))
+    }
+
+    async fn all(self, worker: &Rc<Worker>) -> (Notes, Outcome) {
+        let mut notes = Notes::default();
+        let retry = self.agent.settings.retry;
+        if retry.is_some() {
+            self.agent.state.budget.request();
+        }
+        let mut tried = Vec::new();
+        let mut unsent = None;
+        loop {
+            let session = self.session.as_ref().map(HeaderValue::as_bytes);
+            let Some(lease) = self.agent.pick(session, &tried) else {
+                return (notes, Err(self.no_place()));
+            };
+            notes.endpoint = Some(std::sync::Arc::clone(lease.endpoint()));
+            let request = unsent.take().unwrap_or_else(|| self.request());
+            let failure = match self.one(worker, &lease, request).await {
+                Ok(answer) if is_not_begun(&answer) && self.may_retry(notes.retries) => None,
+                Ok(answer) => {
+                    notes.first_byte = Some(answer.first_byte);
+                    return (notes, Ok(self.settle(lease, answer)));
+                }
+                Err(failure) => Some(failure),
+            };
+            tried.push(lease.endpoint().id);
+            if let Some(failure) = failure {
+                health::observe(&self.agent, &lease, failure.blame);
+                if !self.allows(&failure) || !self.may_retry(notes.retries) {
+                    return (notes, Err(failure.error));
+                }
+                unsent = failure.request;
+            }
+            notes.retries += 1;
+            self.agent.metrics.retries.increment(1);
+        }
+    }
+
+    async fn one(
+        &self,
+        worker: &Rc<Worker>,
+        lease: &Lease,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, Failure> {
+        let terms = Terms {
+            connections: &worker.connections,
+            endpoint: lease.endpoint(),
+            settings: &self.agent.settings,
+            source: &self.source,
+            deadline: self.deadline,
+        };
+        forward::exchange(&terms, request).await
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        self.head.clone().map(|()| self.source.attempt())
+    }
+
+    /// Whether this kind of failure leaves another attempt possible.
+    fn allows(&self, failure: &Failure) -> bool {
+        match failure.chance {
+            Chance::NotBegun => failure.request.is_some() || self.source.can_repeat(),
+            Chance::Unknown => {
+                is_idempotent(self.head.method(), self.head.headers()) && self.source.can_repeat()
+            }
+            Chance::None => false,
+        }
+    }
+
+    /// Whether there is an attempt left: in number, in time, and in the agent's budget.
+    fn may_retry(&self, retries: u32) -> bool {
+        let Some(retry) = self.agent.settings.retry else { return false };
+        retries < retry.max
+            && Instant::now() < self.deadline
+            && self.agent.state.budget.take(retry.budget)
+    }
+
+    fn no_place(&self) -> Error {
+        match self.agent.ready() {
+            0 => no_endpoint(&self.agent),
+            _ => Error::new(Code::Overloaded, "every replica is full"),
+        }
+    }
+
+    fn settle(self, lease: Lease, answer: Answer) -> (Exchange, Response<()>) {
+        self.source.settle();
+        self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
+        let (head, incoming) = answer.response.into_parts();
+        let Self { agent, permit, deadline, .. } = self;
+        let carrier = answer.carrier;
+        let exchange = Exchange { agent, permit, lease, carrier, incoming, deadline };
+        (exchange, Response::from_parts(head, ()))
+    }
+}
+
+/// Whether the agent says that it has not begun.
+fn is_not_begun(answer: &Answer) -> bool {
+    let response = &answer.response;
+    response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && response.headers().get(config::names::NOT_BEGUN).is_some_and(|value| value == "1")
+}
+
+/// HTTP/1: the connection watches the total clock too, for a client that does not read.
+fn watch_total(client: &Client, exchange: &Exchange) {
+    if client.is_http1.get() {
+        client.due.set(Some(exchange.deadline));
+    }
+}
+
+/// Counts an agent's request as held.
+struct Held(AgentRef);
+
+impl Held {
+    fn new(agent: &AgentRef) -> Self {
+        agent.state.admission.hold();
+        Self(agent.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.state.admission.release();
+    }
+}

@@ -1,0 +1,163 @@
+//! What is noted of one request: counted and logged once, when its body has ended.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Uri};
+use tokio::time::Instant;
+
+use super::worker::{Busy, Client, Worker};
+use crate::body::Source;
+use crate::error::{Code, Error};
+use crate::metrics::Outcome;
+use crate::pool::Endpoint;
+use crate::table::AgentRef;
+
+/// One request's record; dropped, it is written.
+pub struct Record {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    _busy: Busy,
+    begun: Instant,
+    method: Method,
+    uri: Uri,
+    access_log: bool,
+    /// The id that goes with the request from end to end.
+    pub request_id: HeaderValue,
+    /// The agent, once it is known.
+    pub agent: Option<AgentRef>,
+    /// Who answered, or was asked last.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The request's body.
+    pub source: Option<Source>,
+    /// The status that the client got.
+    pub status: u16,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Time in the queue.
+    pub queued: Duration,
+    /// Request sent to response head.
+    pub first_byte: Option<Duration>,
+    /// Bytes of the response's body.
+    pub sent: u64,
+    /// The error, for the log.
+    pub cause: Option<String>,
+    outcome: Option<Outcome>,
+}
+
+impl Record {
+    /// Begins with the request's head.
+    #[must_use]
+    pub fn new(
+        worker: &Rc<Worker>,
+        client: &Rc<Client>,
+        (method, uri): (&Method, &Uri),
+        request_id: HeaderValue,
+        access_log: bool,
+    ) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            _busy: client.busy(),
+            client: Rc::clone(client),
+            begun: Instant::now(),
+            method: method.clone(),
+            uri: uri.clone(),
+            access_log,
+            request_id,
+            agent: None,
+            endpoint: None,
+            source: None,
+            status: 0,
+            retries: 0,
+            queued: Duration::ZERO,
+            first_byte: None,
+            sent: 0,
+            cause: None,
+            outcome: None,
+        }
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.request_id.to_str().unwrap_or("")
+    }
+
+    /// The agent's type, once it is known.
+    #[must_use]
+    pub fn agent_name(&self) -> Option<&str> {
+        self.agent.as_ref().map(|agent| agent.settings.name.as_str())
+    }
+
+    /// The agent has answered to the end.
+    pub fn done(&mut self) {
+        let failed = self.status >= 500;
+        let outcome = if failed { Outcome::UpstreamError } else { Outcome::Ok };
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// It went wrong.
+    pub fn failed(&mut self, error: &Error) {
+        self.outcome.get_or_insert(Outcome::Failed(error.code));
+        let mut text = error.detail.clone();
+        let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        self.cause.get_or_insert(text);
+    }
+
+    /// Nobody said how it ended: the connection did.
+    fn cut(&self) -> Outcome {
+        let draining = self.worker.cut.get().then_some(Code::Draining);
+        Outcome::Failed(self.client.cause.get().or(draining).unwrap_or(Code::ClientGone))
+    }
+
+    fn log(&self, outcome: Outcome, duration: Duration) {
+        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        tracing::info!(
+            target: "switchyard::access",
+            request_id = self.id(),
+            client = %self.client.peer.ip(),
+            method = self.method.as_str(),
+            path = self.uri.path(),
+            agent = self.agent_name(),
+            status = self.status,
+            outcome = outcome.as_str(),
+            endpoint = self.endpoint.as_ref().map(|e| e.authority.as_str()),
+            retries = self.retries,
+            queue_ms = ms(self.queued),
+            first_byte_ms = self.first_byte.map(ms),
+            duration_ms = ms(duration),
+            bytes_in = self.source.as_ref().map_or(0, Source::received),
+            bytes_out = self.sent,
+            error = self.cause.as_deref(),
+            "request"
+        );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let outcome = self.outcome.unwrap_or_else(|| self.cut());
+        if let (0, Outcome::Failed(code)) = (self.status, outcome) {
+            self.status = code.status().as_u16();
+        }
+        let duration = self.begun.elapsed();
+        match (&self.agent, outcome) {
+            (Some(agent), outcome) => {
+                agent.metrics.ended(outcome, duration);
+                agent.metrics.response_bytes.increment(self.sent);
+                let received = self.source.as_ref().map_or(0, Source::received);
+                agent.metrics.request_bytes.increment(received);
+            }
+            (None, Outcome::Failed(code)) => self.worker.metrics.unrouted(code),
+            (None, _) => {}
+        }
+        if self.access_log {
+            self.log(outcome, duration);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! A response on its way to the client, and what lives as long as it does: the permit, the lease,
+//! the clocks and the record. A request ends when this ends.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::record::Record;
+use super::worker::{Client, Worker};
+use crate::body::sse;
+use crate::error::{Code, Error};
+use crate::forward::connections::Connections;
+use crate::forward::{Blame, Carrier};
+use crate::health;
+use crate::pool::Lease;
+use crate::table::{AgentRef, Permit};
+
+/// How long what was sent before a break may take to leave: a client that reads that slowly
+/// would not see it anyway.
+const BREAK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The body of every response.
+pub enum Reply {
+    /// All of it is here.
+    Whole(Option<Bytes>),
+    /// It streams from the agent.
+    Streamed(Pin<Box<Streamed>>),
+}
+
+/// It broke; the connection or the stream ends without an end.
+#[derive(Debug, thiserror::Error)]
+#[error("the response broke off: {}", .0.as_str())]
+pub struct Broken(Code);
+
+/// What a response holds from its agent.
+pub struct Exchange {
+    /// The agent.
+    pub agent: AgentRef,
+    /// The place that admission gave.
+    pub permit: Permit,
+    /// The place at the endpoint.
+    pub lease: Lease,
+    /// The connection.
+    pub carrier: Carrier,
+    /// The body.
+    pub incoming: Incoming,
+    /// When the total clock fires.
+    pub deadline: Instant,
+}
+
+/// A response that streams.
+pub struct Streamed {
+    exchange: Option<Exchange>,
+    record: Record,
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    events: Option<Events>,
+    /// Clocks: one timer for whichever is next.
+    timer: Pin<Box<Sleep>>,
+    idle_timeout: Duration,
+    last_piece: Instant,
+    /// [`Wire::flushes`] when something was last given to hyper.
+    given_at: u64,
+    ending: Option<Ending>,
+    /// A break must be a reset: nothing else tells it from an end.
+    reset: bool,
+}
+
+/// What is known of a stream of events.
+struct Events {
+    scanner: sse::Boundaries,
+    heartbeat: Option<Duration>,
+    last_sent: Instant,
+}
+
+/// How a broken response ends: the event that says so, what was given leaves, and then the break.
+struct Ending {
+    code: Code,
+    event: Option<Bytes>,
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// What the body is, as its head says.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// `text/event-stream`, not encoded and not length-delimited.
+    pub events: bool,
+    /// To an HTTP/1.0 client without `Content-Length`: ended by the close.
+    pub until_close: bool,
+}
+
+impl Reply {
+    /// A response that streams; when there is nothing to stream, the exchange is over already.
+    #[must_use]
+    pub fn streamed(
+        exchange: Exchange,
+        record: Record,
+        (worker, client): (&Rc<Worker>, &Rc<Client>),
+        shape: Shape,
+    ) -> Self {
+        let now = Instant::now();
+        let settings = &exchange.agent.settings;
+        let events = shape.events.then(|| Events {
+            scanner: sse::Boundaries::new(),
+            heartbeat: settings.heartbeat,
+            last_sent: now,
+        });
+        let idle_timeout = settings.idle_timeout;
+        let mut streamed = Streamed {
+            record,
+            worker: Rc::clone(worker),
+            client: Rc::clone(client),
+            timer: Box::pin(tokio::time::sleep_until(exchange.deadline.min(now + idle_timeout))),
+            events,
+            idle_timeout,
+            last_piece: now,
+            given_at: client.wire.flushes(),
+            ending: None,
+            reset: shape.until_close,
+            exchange: Some(exchange),
+        };
+        if streamed.exchange.as_ref().is_some_and(|exchange| exchange.incoming.is_end_stream()) {
+            streamed.finish();
+            return Self::Whole(None);
+        }
+        streamed.arm(now);
+        Self::Streamed(Box::pin(streamed))
+    }
+}
+
+impl Streamed {
+    /// The agent's last byte is here: its connection may serve the next request.
+    fn finish(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        health::succeeded(&exchange.agent, &exchange.lease);
+        if let Carrier::Http1(connection) = exchange.carrier {
+            let keepalive = &exchange.agent.settings.keepalive;
+            keep(&self.worker.connections, exchange.lease.endpoint().id, connection, keepalive);
+        }
+        self.record.done();
+    }
+
+    fn note(&mut self, frame: &Frame<Bytes>, now: Instant) {
+        self.last_piece = now;
+        self.given_at = self.client.wire.flushes();
+        let Some(data) = frame.data_ref() else { return };
+        self.record.sent += data.len() as u64;
+        if let Some(events) = &mut self.events {
+            events.scanner.feed(data);
+            events.last_sent = now;
+        }
+        let ended = |exchange: &Exchange| exchange.incoming.is_end_stream();
+        if self.exchange.as_ref().is_some_and(ended) {
+            self.finish();
+        }
+    }
+
+    /// Sets the timer to whichever clock is next.
+    fn arm(&mut self, now: Instant) {
+        let Some(exchange) = &self.exchange else { return };
+        let mut next = exchange.deadline.min(self.last_piece + self.idle_timeout);
+        if let Some(Events { heartbeat: Some(every), last_sent, .. }) = &self.events {
+            let due = *last_sent + *every;
+            next = next.min(if due > now { due } else { now + *every });
+        }
+        self.timer.as_mut().reset(next);
+    }
+
+    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let Some(exchange) = &self.exchange else { return Poll::Ready(None) };
+            if now >= exchange.deadline {
+                let text = format!("not done within {:?}", exchange.agent.settings.timeout);
+                return self.break_off(Error::new(Code::TotalTimeout, text), cx);
+            }
+            if now >= self.last_piece + self.idle_timeout {
+                let text = format!("nothing came for {:?}", self.idle_timeout);
+                return self.break_off(Error::new(Code::IdleTimeout, text), cx);
+            }
+            let beat = self.events.as_mut().is_some_and(|events| events.beats(now));
+            self.arm(now);
+            if beat {
+                self.given_at = self.client.wire.flushes();
+                return Poll::Ready(Some(Ok(Frame::data(sse::HEARTBEAT))));
+            }
+        }
+    }
+
+    /// Cancels the exchange and begins to tell the client.
+    fn break_off(
+        &mut self,
+        error: Error,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(exchange) = self.exchange.take() {
+            health::observe(&exchange.agent, &exchange.lease, Blame::Failed);
+        }
+        let between = self.events.as_ref().is_some_and(|events| events.scanner.at_boundary());
+        let problem = || error.problem(self.record.id(), self.record.agent_name());
+        let event = between.then(|| sse::error_event(&problem()));
+        self.record.failed(&error);
+        self.ending = Some(Ending { code: error.code, event, patience: None });
+        self.poll_ending(cx)
+    }
+
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(ending) = &mut self.ending else { return Poll::Ready(None) };
+        if let Some(event) = ending.event.take() {
+            self.given_at = self.client.wire.flushes();
+            return Poll::Ready(Some(Ok(Frame::data(event))));
+        }
+        let patience =
+            ending.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(BREAK_PATIENCE)));
+        if self.client.wire.poll_flushed(self.given_at, cx).is_pending() {
+            ready!(patience.as_mut().poll(cx));
+        }
+        if self.reset {
+            self.client.wire.reset_on_close();
+        }
+        Poll::Ready(Some(Err(Broken(ending.code))))
+    }
+
+    /// Goes on without the client, where the table says so.
+    fn go_on_alone(&mut self) {
+        let continues =
+            |e: &mut Exchange| e.agent.settings.on_disconnect == config::OnDisconnect::Continue;
+        if self.worker.cut.get() || self.client.cause.get().is_some() {
+            return;
+        }
+        let Some(exchange) = self.exchange.take_if(continues) else { return };
+        let worker = Rc::clone(&self.worker);
+        tokio::task::spawn_local(async move {
+            let _open = worker.open();
+            read_out(&worker, exchange).await;
+        });
+    }
+}
+
+impl Events {
+    fn beats(&mut self, now: Instant) -> bool {
+        let due = self.heartbeat.is_some_and(|every| now >= self.last_sent + every);
+        let beats = due && self.scanner.at_boundary();
+        if beats {
+            self.last_sent = now;
+        }
+        beats
+    }
+}
+
+/// Reads a response to its end for nobody, so that its agent finishes. Its place counts as held.
+pub async fn read_out(worker: &Rc<Worker>, mut exchange: Exchange) {
+    exchange.permit.hold();
+    let idle_timeout = exchange.agent.settings.idle_timeout;
+    loop {
+        let due = exchange.deadline.min(Instant::now() + idle_timeout);
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut exchange.incoming).poll_frame(cx));
+        match tokio::time::timeout_at(due, frame).await {
+            Ok(Some(Ok(_))) => {}
+            Ok(None) => break,
+            Ok(Some(Err(_))) | Err(_) => return,
+        }
+    }
+    if let Carrier::Http1(connection) = exchange.carrier {
+        let keepalive = &exchange.agent.settings.keepalive;
+        keep(&worker.connections, exchange.lease.endpoint().id, connection, keepalive);
+    }
+}
+
+fn keep(
+    connections: &Rc<Connections>,
+    endpoint: u64,
+    connection: crate::forward::connections::Http1,
+    keepalive: &config::Keepalive,
+) {
+    connections.keep(endpoint, connection, keepalive);
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.go_on_alone();
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = match self.get_mut() {
+            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Streamed(streamed) => streamed.as_mut().get_mut(),
+        };
+        if this.ending.is_some() {
+            return this.poll_ending(cx);
+        }
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        match Pin::new(&mut exchange.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    crate::forward::headers::trailers(trailers);
+                }
+                this.note(&frame, Instant::now());
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(cause))) => {
+                let text = "the agent broke off its answer";
+                this.break_off(Error::new(Code::UpstreamReset, text).because(cause), cx)
+            }
+            Poll::Pending => this.poll_clocks(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Streamed(streamed) => streamed.exchange.is_none() && streamed.ending.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Streamed(streamed) => match &streamed.exchange {
+                Some(exchange) => exchange.incoming.size_hint(),
+                None => SizeHint::new(),
+            },
+        }
+    }
+}

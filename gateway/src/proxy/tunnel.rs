@@ -1,0 +1,115 @@
+//! An upgraded connection: bytes both ways until either side ends or nothing moves for
+//! `idle_timeout`, which is the only clock.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::record::Record;
+use super::reply::Exchange;
+use super::worker::Worker;
+use crate::error::{Code, Error};
+
+/// What one direction holds at once.
+const BUFFER: usize = 16 * 1024;
+
+/// Both ends, once their connections have been handed over.
+pub(super) struct Tunnel {
+    /// Towards the client.
+    pub client: OnUpgrade,
+    /// Towards the agent.
+    pub agent: OnUpgrade,
+    /// What is held as long as it lasts.
+    pub exchange: Exchange,
+}
+
+impl Tunnel {
+    /// Runs on a task of its own; the record is written when it ends.
+    pub(super) fn start(self, worker: &Rc<Worker>, mut record: Record) {
+        let open = worker.open();
+        let worker = Rc::clone(worker);
+        tokio::task::spawn_local(async move {
+            let _open = open;
+            let mut run = std::pin::pin!(self.run(&mut record));
+            loop {
+                let changed = worker.changed.notified();
+                tokio::select! {
+                    () = &mut run => return,
+                    () = changed => if worker.cut.get() { return },
+                }
+            }
+        });
+    }
+
+    async fn run(self, record: &mut Record) {
+        let Self { client, agent, exchange } = self;
+        let (Ok(client), Ok(agent)) = tokio::join!(client, agent) else {
+            record.failed(&Error::new(Code::UpstreamReset, "the upgrade was not completed"));
+            return;
+        };
+        let idle_timeout = exchange.agent.settings.idle_timeout;
+        let moved = Moved { at: Cell::new(Instant::now()), sent: Cell::new(0) };
+        let (client_in, client_out) = tokio::io::split(TokioIo::new(client));
+        let (agent_in, agent_out) = tokio::io::split(TokioIo::new(agent));
+        let both = async {
+            tokio::join!(
+                pump(client_in, agent_out, &moved, false),
+                pump(agent_in, client_out, &moved, true)
+            )
+        };
+        tokio::select! {
+            _ = both => record.done(),
+            () = moved.stopped(idle_timeout) => {
+                let text = format!("nothing moved for {idle_timeout:?}");
+                record.failed(&Error::new(Code::IdleTimeout, text));
+            }
+        }
+        record.sent = moved.sent.get();
+    }
+}
+
+/// When something last moved, and how much went to the client.
+struct Moved {
+    at: Cell<Instant>,
+    sent: Cell<u64>,
+}
+
+impl Moved {
+    /// Ends when nothing has moved for that long.
+    async fn stopped(&self, idle_timeout: Duration) {
+        loop {
+            let due = self.at.get() + idle_timeout;
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+/// One direction, to its end; the end is passed on.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: &Moved,
+    to_client: bool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..n]).await?;
+        moved.at.set(Instant::now());
+        if to_client {
+            moved.sent.set(moved.sent.get() + n as u64);
+        }
+    }
+}

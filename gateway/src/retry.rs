@@ -1,0 +1,111 @@
+//! Whether a request may be tried again: what kind of failure allows it, and the budget.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
+
+use http::{HeaderMap, Method};
+
+/// What a failed attempt leaves possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chance {
+    /// The agent cannot have begun: any request may go elsewhere.
+    NotBegun,
+    /// A reused connection died before the first response byte: only what is idempotent
+    /// (RFC 9110, section 9.2.2) or carries an `Idempotency-Key`.
+    Unknown,
+    /// The agent may have begun, or the answer is final.
+    None,
+}
+
+/// Whether sending it twice does no more than sending it once.
+#[must_use]
+pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
+    method.is_idempotent() || headers.contains_key("idempotency-key")
+}
+
+/// Seconds that a [`Budget`] looks back, and one being filled.
+const BUDGET_SECONDS: u64 = 10;
+/// Retries that are always allowed within that time.
+const BUDGET_MIN: u32 = 3;
+
+/// How much retrying is left: a share of the last ten seconds' requests, at least three.
+#[derive(Debug)]
+pub struct Budget {
+    start: Instant,
+    seconds: [Second; BUDGET_SECONDS as usize],
+}
+
+#[derive(Debug, Default)]
+struct Second {
+    number: AtomicU64,
+    requests: AtomicU32,
+    retries: AtomicU32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { start: Instant::now(), seconds: Default::default() }
+    }
+}
+
+impl Budget {
+    /// Counts a request.
+    pub fn request(&self) {
+        self.second(self.now()).requests.fetch_add(1, SeqCst);
+    }
+
+    /// Takes one retry out of the budget, if there is one.
+    pub fn take(&self, share: f64) -> bool {
+        let now = self.now();
+        let (mut requests, mut retries) = (0, 0);
+        for second in &self.seconds {
+            if second.number.load(SeqCst) + BUDGET_SECONDS > now {
+                requests += second.requests.load(SeqCst);
+                retries += second.retries.load(SeqCst);
+            }
+        }
+        let allowed = ((f64::from(requests) * share) as u32).max(BUDGET_MIN);
+        if retries >= allowed {
+            return false;
+        }
+        self.second(now).retries.fetch_add(1, SeqCst);
+        true
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_secs()
+    }
+
+    fn second(&self, now: u64) -> &Second {
+        let second = &self.seconds[(now % BUDGET_SECONDS) as usize];
+        if second.number.swap(now, SeqCst) != now {
+            second.requests.store(0, SeqCst);
+            second.retries.store(0, SeqCst);
+        }
+        second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_a_share_and_at_least_three() {
+        let budget = Budget::default();
+        assert_eq!((0..10).filter(|_| budget.take(0.2)).count(), 3);
+        for _ in 0..100 {
+            budget.request();
+        }
+        assert_eq!((0..100).filter(|_| budget.take(0.2)).count(), 17);
+    }
+
+    #[test]
+    fn a_key_makes_a_post_idempotent() {
+        let mut headers = HeaderMap::new();
+        assert!(is_idempotent(&Method::PUT, &headers));
+        assert!(!is_idempotent(&Method::POST, &headers));
+        headers.insert("idempotency-key", http::HeaderValue::from_static("k"));
+        assert!(is_idempotent(&Method::POST, &headers));
+    }
+}

@@ -1,0 +1,212 @@
+//! Sockets: listening, accepting, and one client connection from its first byte to its close.
+
+mod connection;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::error::{Code, Error};
+use crate::forward::io::Wire;
+use crate::proxy::worker::Worker;
+use crate::shared::{Phase, Shared};
+use crate::table::View;
+
+/// Connections that the kernel holds for a listener; it may cut this down (`somaxconn`).
+const BACKLOG: i32 = 4096;
+/// After `accept` failed for want of descriptors or memory: it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often old upstream connections are closed.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Opens one listener a worker on the same address (`SO_REUSEPORT`), so that each worker accepts
+/// for itself. Port 0 becomes a free one.
+///
+/// # Errors
+/// When the address can't be had: taken, not ours, or not allowed.
+pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // Without the option at first: a listener of somebody else's that also has it would not
+    // be noticed otherwise.
+    let address = open(address, false)?.local_addr()?;
+    (0..workers).map(|_| open(address, true)).collect()
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if shared {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+/// Runs one worker on this thread until it is drained or cut. Returns how much was cut.
+///
+/// # Errors
+/// When the runtime can't be made.
+pub fn worker(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+) -> io::Result<usize> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let view = View::new(Arc::clone(&shared.tables));
+        let worker = Worker::new(view, Arc::clone(&shared.metrics));
+        Ok(run(listener, shared, worker, phase).await)
+    })
+}
+
+async fn run(
+    listener: tokio::net::TcpListener,
+    shared: Arc<Shared>,
+    worker: Rc<Worker>,
+    mut phase: watch::Receiver<Phase>,
+) -> usize {
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => take(&shared, &worker, stream, peer),
+                Err(error) => pause(&error).await,
+            }
+        }
+    };
+    {
+        let mut accepting = std::pin::pin!(accepting);
+        loop {
+            tokio::select! {
+                () = &mut accepting => {}
+                _ = phase.changed() => {
+                    let now = *phase.borrow_and_update();
+                    worker.closing.set(now >= Phase::Closing);
+                    if now >= Phase::Draining {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    empty(&listener, &shared, &worker);
+    drop(listener);
+    worker.draining.set(true);
+    worker.changed.notify_waiters();
+    let cut = drained(&worker, phase).await;
+    sweeper.abort();
+    cut
+}
+
+/// Takes what sits in the accept queue: closing the listener would reset it.
+fn empty(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, worker: &Rc<Worker>) {
+    // Once, without waiting: later connections find the port closed and go elsewhere.
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while let std::task::Poll::Ready(accepted) = listener.poll_accept(&mut context) {
+        match accepted {
+            Ok((stream, peer)) => take(shared, worker, stream, peer),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Ends when nothing is open, or when what is open has to be cut. Returns how much that was.
+async fn drained(worker: &Rc<Worker>, mut phase: watch::Receiver<Phase>) -> usize {
+    loop {
+        let changed = worker.changed.notified();
+        if worker.opened() == 0 {
+            return 0;
+        }
+        if *phase.borrow_and_update() == Phase::Cut {
+            break;
+        }
+        tokio::select! {
+            () = changed => {}
+            _ = phase.changed() => {}
+        }
+    }
+    let cut = worker.opened();
+    worker.cut.set(true);
+    worker.changed.notify_waiters();
+    while worker.opened() > 0 {
+        let changed = worker.changed.notified();
+        // The tasks only have to be polled once more.
+        if tokio::time::timeout(Duration::from_millis(200), changed).await.is_err() {
+            break;
+        }
+    }
+    cut
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let current = worker.view.current();
+        let known: std::collections::HashSet<u64> = current
+            .agents
+            .iter()
+            .flat_map(|agent| agent.places())
+            .map(|place| place.endpoint.id)
+            .collect();
+        worker.connections.sweep(|id| known.contains(&id));
+    }
+}
+
+async fn pause(error: &io::Error) {
+    let own_fault =
+        matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+    if !own_fault {
+        tracing::warn!(%error, "cannot accept");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+fn take(shared: &Arc<Shared>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let open = shared.connections.fetch_add(1, Relaxed) + 1;
+    let counted = Counted(Arc::clone(shared));
+    let wire = Wire::new(stream);
+    if open > shared.max_connections {
+        return shed(&wire, worker);
+    }
+    let (worker, open) = (Rc::clone(worker), worker.open());
+    tokio::task::spawn_local(async move {
+        let _until_the_end = (counted, open);
+        connection::run(worker, wire, peer).await;
+    });
+}
+
+/// Answers one connection too many before it has said anything.
+fn shed(wire: &Wire, worker: &Worker) {
+    let error = Error::new(Code::Overloaded, "the gateway has as many connections as it can hold");
+    worker.metrics.unrouted(Code::Overloaded);
+    let response = error.response("", None);
+    let mut text = String::from("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n");
+    for (name, value) in response.headers() {
+        text += &format!("{name}: {}\r\n", value.to_str().unwrap_or(""));
+    }
+    let body = String::from_utf8_lossy(response.body());
+    text += &format!("content-length: {}\r\n\r\n{body}", body.len());
+    // A socket that takes not even this is not worth waiting for.
+    let _ = wire.stream().try_write(text.as_bytes());
+    wire.close_write();
+}
+
+/// A client connection that counts.
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}

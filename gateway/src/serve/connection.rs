@@ -1,0 +1,357 @@
+//! One client connection: which HTTP it speaks, its clocks, its client's leaving, its graceful end.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+use hyper_util::service::TowerToHyperService;
+use tokio::time::{Instant, Sleep};
+
+use crate::error::Code;
+use crate::forward::connections::Local;
+use crate::forward::io::Wire;
+use crate::proxy::worker::{Client, Worker};
+use crate::stack;
+
+/// RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// HTTP/2 window of one stream: what a slow agent can make the gateway hold.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// HTTP/2 window of one client connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What one HTTP/2 stream may have buffered for sending.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 1000;
+/// Most fields of a request head.
+const FIELDS_MAX: usize = 256;
+/// hyper's least read buffer.
+const READ_BUFFER_MIN: usize = 8192;
+/// HTTP/1 read buffer beyond the head's bound: one large piece of a body.
+const READ_BUFFER: usize = 128 * 1024;
+/// After our last byte: how long the client may take to read it while it still sends.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of what it still sends is read and thrown away.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+/// When draining: how long a connection that has not asked anything yet is waited for.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
+/// A clock of a connection is looked at again after that long at the latest.
+const CLOCK_MAX: Duration = Duration::from_secs(3600);
+
+/// Serves one connection to its end.
+pub(super) async fn run(worker: Rc<Worker>, wire: Arc<Wire>, address: SocketAddr) {
+    let client = Client::new(address, Arc::clone(&wire));
+    let begun = tokio::select! {
+        begun = first_bytes(&worker, &wire) => begun,
+        () = cut(&worker) => None,
+    };
+    let Some(begun) = begun else { return };
+    client.is_http1.set(begun != PREFACE);
+    if client.is_http1.get() {
+        serve_http1(&worker, &client, begun).await;
+    } else {
+        serve_http2(&worker, &client, begun).await;
+    }
+    if !client.upgraded.get() {
+        linger(&worker, &wire).await;
+    }
+}
+
+/// Reads just enough to tell HTTP/2 with prior knowledge from HTTP/1.
+async fn first_bytes(worker: &Rc<Worker>, wire: &Arc<Wire>) -> Option<Bytes> {
+    let (keepalive_timeout, header_timeout) = {
+        let gateway = &worker.view.current().table.gateway;
+        (gateway.keepalive_timeout, gateway.header_timeout)
+    };
+    let mut begun = Vec::with_capacity(PREFACE.len());
+    let mut due = Instant::now() + keepalive_timeout;
+    loop {
+        let readable = tokio::select! {
+            readable = tokio::time::timeout_at(due, wire.stream().readable()) => readable,
+            () = no_first_request(worker), if begun.is_empty() => return None,
+        };
+        if readable.is_err() && !begun.is_empty() {
+            head_timeout(wire);
+        }
+        readable.ok()?.ok()?;
+        if begun.is_empty() {
+            due = Instant::now() + header_timeout;
+        }
+        let mut buffer = [0; PREFACE.len()];
+        let room = PREFACE.len() - begun.len();
+        match wire.stream().try_read(&mut buffer[..room]) {
+            Ok(0) => return None,
+            Ok(n) => begun.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+        if begun.len() == PREFACE.len() || !PREFACE.starts_with(&begun) {
+            return Some(begun.into());
+        }
+    }
+}
+
+/// While draining, a new connection gets a moment to ask what it came for.
+async fn no_first_request(worker: &Rc<Worker>) {
+    while !worker.draining.get() {
+        worker.changed.notified().await;
+    }
+    tokio::time::sleep(FIRST_REQUEST).await;
+}
+
+async fn cut(worker: &Rc<Worker>) {
+    while !worker.cut.get() {
+        worker.changed.notified().await;
+    }
+}
+
+async fn serve_http1(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
+    let max = worker.view.current().table.gateway.max_header_bytes;
+    let service = TowerToHyperService::new(stack::build(Rc::clone(worker), Rc::clone(client)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .writev(false)
+        .max_headers(FIELDS_MAX)
+        .max_header_size(max)
+        .max_buf_size(max.max(READ_BUFFER).max(READ_BUFFER_MIN))
+        .serve_connection(client.wire.socket(begun), service)
+        .with_upgrades();
+    Served::new(worker, client, Http1(connection)).run().await;
+}
+
+async fn serve_http2(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
+    let max = worker.view.current().table.gateway.max_header_bytes;
+    let service = TowerToHyperService::new(stack::build(Rc::clone(worker), Rc::clone(client)));
+    let connection = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(max).unwrap_or(u32::MAX))
+        .serve_connection(client.wire.socket(begun), service);
+    Served::new(worker, client, Http2(connection)).run().await;
+}
+
+/// hyper's connection, either version.
+trait Connection {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn shut_down(&mut self);
+}
+
+struct Http1<C>(C);
+struct Http2<C>(C);
+
+impl<I, S> Connection for Http1<http1::UpgradeableConnection<I, S>>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::ResBody: 'static,
+    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Future::poll(Pin::new(&mut self.0), cx).map(drop)
+    }
+
+    fn shut_down(&mut self) {
+        Pin::new(&mut self.0).graceful_shutdown();
+    }
+}
+
+impl<I, S, E> Connection for Http2<http2::Connection<I, S, E>>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::ResBody: 'static,
+    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, S::ResBody>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Future::poll(Pin::new(&mut self.0), cx).map(drop)
+    }
+
+    fn shut_down(&mut self) {
+        Pin::new(&mut self.0).graceful_shutdown();
+    }
+}
+
+/// A connection with its clocks.
+struct Served<C> {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    connection: C,
+    begun: Instant,
+    /// When the first byte of the head under way was seen.
+    head_since: Cell<Option<Instant>>,
+    shutting_down: Cell<bool>,
+}
+
+impl<C: Connection> Served<C> {
+    fn new(worker: &Rc<Worker>, client: &Rc<Client>, connection: C) -> Self {
+        let now = Instant::now();
+        Self {
+            worker: Rc::clone(worker),
+            client: Rc::clone(client),
+            connection,
+            begun: now,
+            head_since: Cell::new(Some(now)),
+            shutting_down: Cell::new(false),
+        }
+    }
+
+    async fn run(mut self) {
+        let wire = Arc::clone(&self.client.wire);
+        let worker = Rc::clone(&self.worker);
+        let mut gone = std::pin::pin!(wire.closed_by_peer());
+        let (is_http1, mut is_gone) = (self.client.is_http1.get(), false);
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.due()));
+        let mut changed = std::pin::pin!(worker.changed.notified());
+        poll_fn(|cx| {
+            loop {
+                if self.connection.poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                // HTTP/2 is read all the time, so hyper sees it by itself.
+                is_gone = is_gone || (is_http1 && gone.as_mut().poll(cx).is_ready());
+                if is_gone && !self.client.outlives_client.get() {
+                    return Poll::Ready(());
+                }
+                if changed.as_mut().poll(cx).is_ready() {
+                    changed.set(worker.changed.notified());
+                    continue;
+                }
+                if worker.cut.get() {
+                    return Poll::Ready(());
+                }
+                let shut = self.shut_down_if_due();
+                if self.poll_clocks(timer.as_mut(), cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if !shut {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+    }
+
+    /// While draining: tells hyper as soon as nothing can be lost by it. An HTTP/1 connection
+    /// that has not asked anything yet would be closed at once, so it gets a moment; HTTP/2 says
+    /// GOAWAY and finishes what it has. Says whether hyper was told now.
+    fn shut_down_if_due(&mut self) -> bool {
+        if !self.worker.draining.get() || self.shutting_down.get() {
+            return false;
+        }
+        let fresh = self.client.served.get() == 0 && Instant::now() < self.first_request_due();
+        if self.client.is_http1.get()
+            && (fresh || self.client.is_busy() || self.head_since().is_some())
+        {
+            // Its answer says `Connection: close`.
+            return false;
+        }
+        self.shutting_down.set(true);
+        self.connection.shut_down();
+        true
+    }
+
+    fn first_request_due(&self) -> Instant {
+        self.begun + FIRST_REQUEST
+    }
+
+    /// Since when a head is under way: bytes came after the last request ended.
+    fn head_since(&self) -> Option<Instant> {
+        let client = &self.client;
+        let waiting = !client.is_busy() && self.client.is_http1.get();
+        let first = client.served.get() == 0;
+        let since = (waiting && (first || client.wire.received() > client.read_before.get()))
+            .then(|| self.head_since.get().unwrap_or_else(Instant::now));
+        self.head_since.set(since);
+        since
+    }
+
+    /// When the next clock fires.
+    fn due(&self) -> Instant {
+        let table = self.worker.view.current();
+        let gateway = &table.table.gateway;
+        if self.client.is_busy() {
+            return self.client.due.get().unwrap_or_else(|| Instant::now() + CLOCK_MAX);
+        }
+        let due = match self.head_since() {
+            Some(since) => since + gateway.header_timeout,
+            None => self.client.idle_since.get() + gateway.keepalive_timeout,
+        };
+        match self.worker.draining.get() && self.client.served.get() == 0 {
+            true => due.min(self.first_request_due().max(Instant::now())),
+            false => due,
+        }
+    }
+
+    /// Ready when the connection has to end because of a clock.
+    fn poll_clocks(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due();
+        // Moving the timer costs; one that fires too early is moved then.
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let due = self.due();
+            if due <= Instant::now() {
+                return self.fired();
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn fired(&mut self) -> Poll<()> {
+        if self.client.is_busy() {
+            // The client does not read: the body's own clock had no chance to say so.
+            self.client.cause.set(Some(Code::TotalTimeout));
+        } else if self.head_since().is_some() && !self.worker.draining.get() {
+            head_timeout(&self.client.wire);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Says why, as far as the socket takes it.
+fn head_timeout(wire: &Wire) {
+    let text = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let _ = wire.stream().try_write(text);
+}
+
+/// Reads what the client still sends for a moment, so that it can read our last answer before the
+/// kernel's reset, which unread bytes would cause.
+async fn linger(worker: &Rc<Worker>, wire: &Wire) {
+    wire.close_write();
+    let mut left = LINGER_BYTES;
+    let mut buffer = vec![0; 16 * 1024];
+    let drain = async {
+        while left > 0 {
+            if wire.stream().readable().await.is_err() {
+                return;
+            }
+            match wire.stream().try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) => left = left.saturating_sub(n),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(LINGER, drain) => {}
+        () = no_first_request(worker) => {}
+    }
+}

@@ -1,0 +1,426 @@
+//! The table in use: one immutable snapshot, swapped whole, and what outlives a swap.
+//!
+//! Counts and health belong to an address or to an agent's name; they are found again through
+//! weak references, so that what still has a request under way is never counted anew.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+
+use crate::admission::Admission;
+use crate::forward::headers::{AgentHeaders, TrustedProxies};
+use crate::metrics::{AgentMetrics, Metrics};
+use crate::pool::{Endpoint, Lease, Place, Pool, Probe, hash, now_ms};
+use crate::retry::Budget;
+use crate::router::{BadRename, Routes};
+
+/// Addresses of an agent: its own, or those of one of its versions.
+pub type Found = BTreeMap<String, Vec<config::Endpoint>>;
+
+/// Everything that a request needs to know. Never changed, only replaced.
+pub struct Snapshot {
+    /// Tables taken since the start.
+    pub generation: u64,
+    /// The table that it was made from.
+    pub table: Arc<config::Table>,
+    /// Types to agents.
+    pub routes: Routes,
+    /// Agents in alphabetical order.
+    pub agents: Vec<Agent>,
+    /// Whose forwarded headers are believed.
+    pub trusted: TrustedProxies,
+}
+
+/// One agent of a snapshot.
+pub struct Agent {
+    /// What the table says of it.
+    pub settings: config::Agent,
+    /// Passive health: its own, or that of the agent in whose Deployment it runs.
+    pub eject: Option<config::Eject>,
+    /// Active health, likewise; `None` where it `shares`: the owner's probes count.
+    pub health: Option<config::Health>,
+    /// Its endpoints, by version; one without versions.
+    pub splits: Vec<Split>,
+    /// What outlives reloads.
+    pub state: Arc<AgentState>,
+    /// Its metrics.
+    pub metrics: Arc<AgentMetrics>,
+    /// What its requests' headers have in common.
+    pub headers: AgentHeaders,
+    total_weight: u32,
+}
+
+/// One version of an agent.
+pub struct Split {
+    /// Its share, relative to the sum.
+    pub weight: u32,
+    /// Its endpoints.
+    pub pool: Pool,
+}
+
+/// What belongs to an agent's name.
+#[derive(Debug, Default)]
+pub struct AgentState {
+    /// Places and line.
+    pub admission: Admission,
+    /// What may be retried.
+    pub budget: Budget,
+    /// By the agent whose replica it is, and its address.
+    places: DashMap<(String, config::Endpoint, config::Protocol), Weak<Place>>,
+}
+
+impl Agent {
+    /// Endpoints that may be picked now.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        let now = now_ms();
+        self.splits.iter().map(|split| split.pool.ready(now)).sum()
+    }
+
+    /// All its endpoints.
+    pub fn places(&self) -> impl Iterator<Item = &Arc<Place>> {
+        self.splits.iter().flat_map(|split| split.pool.places())
+    }
+
+    /// The pool that this endpoint is in.
+    #[must_use]
+    pub fn pool_of(&self, place: &Arc<Place>) -> Option<&Pool> {
+        let pools = self.splits.iter().map(|split| &split.pool);
+        pools.into_iter().find(|pool| pool.places().iter().any(|other| Arc::ptr_eq(other, place)))
+    }
+
+    /// Takes a place: a version by weight (by session, where there is one), then one of its
+    /// endpoints; another version where that one has none.
+    #[must_use]
+    pub fn pick(&self, session: Option<&[u8]>, tried: &[u64]) -> Option<Lease> {
+        let cap = self.settings.max_in_flight;
+        if let [only] = self.splits.as_slice() {
+            return only.pool.pick(session, cap, tried);
+        }
+        let total = u64::from(self.total_weight.max(1));
+        let mut point = match session {
+            Some(key) => hash(key) % total,
+            None => fastrand::u64(..total),
+        };
+        let drawn = self.splits.iter().position(|split| {
+            let here = point < u64::from(split.weight);
+            point = point.saturating_sub(u64::from(split.weight));
+            here
+        });
+        let (before, from) = self.splits.split_at(drawn.unwrap_or(0));
+        let weighted = from.iter().chain(before).filter(|split| split.weight > 0);
+        weighted.into_iter().find_map(|split| split.pool.pick(session, cap, tried))
+    }
+
+    /// Tells admission how many places the ready endpoints have.
+    pub fn refresh_capacity(&self) {
+        let ready = u32::try_from(self.ready()).unwrap_or(u32::MAX);
+        let places = self.settings.max_in_flight.map(|each| each.saturating_mul(ready));
+        self.state.admission.set_capacity(places);
+    }
+}
+
+/// The last edit that was not taken.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Every problem, one line each.
+    pub problems: Vec<String>,
+    /// SHA-256 of the bytes.
+    pub hash: String,
+}
+
+/// The snapshot in force, and what the next one is made from.
+pub struct Tables {
+    current: ArcSwap<Snapshot>,
+    /// Counts swaps, so that workers see with one load that there is a new one.
+    version: AtomicU64,
+    refused: ArcSwap<Option<Refused>>,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    swapping: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Registry {
+    agents: DashMap<String, Weak<AgentState>>,
+    endpoints: DashMap<(config::Endpoint, config::Protocol), Weak<Endpoint>>,
+    probes: DashMap<(String, config::Endpoint), Weak<Probe>>,
+}
+
+impl Tables {
+    /// The first table.
+    ///
+    /// # Errors
+    /// As [`Tables::replace`].
+    pub fn new(
+        table: Arc<config::Table>,
+        found: &Found,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BadRename> {
+        let registry = Registry::default();
+        let first = registry.snapshot(1, table, found, &metrics)?;
+        metrics.generation.set(1.0);
+        Ok(Self {
+            current: ArcSwap::from_pointee(first),
+            version: AtomicU64::new(1),
+            refused: ArcSwap::from_pointee(None),
+            registry,
+            metrics,
+            swapping: Mutex::new(()),
+        })
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Takes a new table: the next generation.
+    ///
+    /// # Errors
+    /// When a rename of the table can't stand in a request; nothing has changed then.
+    pub fn replace(&self, table: Arc<config::Table>, found: &Found) -> Result<u64, BadRename> {
+        let _one_at_a_time = self.swapping.lock().unwrap_or_else(|p| p.into_inner());
+        let generation = self.current.load().generation + 1;
+        self.swap(self.registry.snapshot(generation, table, found, &self.metrics)?);
+        self.refused.store(Arc::new(None));
+        self.metrics.generation.set(generation as f64);
+        Ok(generation)
+    }
+
+    /// Takes newly found addresses for the table in force.
+    pub fn rediscover(&self, found: &Found) {
+        let _one_at_a_time = self.swapping.lock().unwrap_or_else(|p| p.into_inner());
+        let now = self.current.load_full();
+        let table = Arc::clone(&now.table);
+        let next = self.registry.snapshot(now.generation, table, found, &self.metrics);
+        self.swap(next.expect("the table in force was taken before"));
+    }
+
+    /// Notes an edit that was not taken.
+    pub fn refuse(&self, refused: Refused) {
+        self.refused.store(Arc::new(Some(refused)));
+    }
+
+    /// The last edit that was not taken, if none was taken since.
+    #[must_use]
+    pub fn refused(&self) -> Arc<Option<Refused>> {
+        self.refused.load_full()
+    }
+
+    fn swap(&self, snapshot: Snapshot) {
+        snapshot.agents.iter().for_each(Agent::refresh_capacity);
+        self.current.store(Arc::new(snapshot));
+        self.version.fetch_add(1, Ordering::Release);
+        self.registry.forget();
+    }
+}
+
+impl Registry {
+    fn snapshot(
+        &self,
+        generation: u64,
+        table: Arc<config::Table>,
+        found: &Found,
+        metrics: &Metrics,
+    ) -> Result<Snapshot, BadRename> {
+        let names = table.agents.iter().map(|(name, agent)| (name.as_str(), &agent.paths));
+        let routes = Routes::new(names)?;
+        let agents: Vec<_> =
+            table.agents.values().map(|agent| self.agent(&table, agent, found, metrics)).collect();
+        agents.iter().for_each(Agent::refresh_capacity);
+        let trusted = TrustedProxies::new(&table.gateway.trusted_proxies);
+        Ok(Snapshot { generation, routes, agents, trusted, table })
+    }
+
+    fn agent(
+        &self,
+        table: &config::Table,
+        settings: &config::Agent,
+        found: &Found,
+        metrics: &Metrics,
+    ) -> Agent {
+        let owner = settings.shares.as_ref().and_then(|owner| table.agents.get(owner));
+        let owner = owner.unwrap_or(settings);
+        let state = self.state(&settings.name);
+        let pool = |key: &str| {
+            let addresses = found.get(key).map_or(&[][..], Vec::as_slice);
+            let place = |address| self.place(&state, owner, address);
+            Pool::new(addresses.iter().map(place).collect())
+        };
+        let splits: Vec<_> = match owner.versions.as_slice() {
+            [] => vec![Split { weight: 1, pool: pool(&owner.name) }],
+            versions => versions
+                .iter()
+                .map(|version| Split {
+                    weight: version.weight,
+                    pool: pool(&version_key(&owner.name, &version.service)),
+                })
+                .collect(),
+        };
+        Agent {
+            eject: owner.eject,
+            health: owner.health.clone().filter(|_| settings.shares.is_none()),
+            total_weight: splits.iter().map(|split| split.weight).sum(),
+            metrics: metrics.agent(&settings.name),
+            headers: AgentHeaders::new(&settings.name),
+            settings: settings.clone(),
+            splits,
+            state,
+        }
+    }
+
+    fn state(&self, agent: &str) -> Arc<AgentState> {
+        alive(&self.agents, agent.to_owned(), AgentState::default)
+    }
+
+    fn place(
+        &self,
+        agent: &AgentState,
+        owner: &config::Agent,
+        address: &config::Endpoint,
+    ) -> Arc<Place> {
+        let key = (address.clone(), owner.protocol);
+        let probe = alive(&self.probes, (owner.name.clone(), address.clone()), Probe::default);
+        if owner.health.is_none() {
+            probe.reset();
+        }
+        let endpoint = || Endpoint::new(address.clone(), owner.protocol);
+        let endpoint = alive(&self.endpoints, key, endpoint);
+        let key = (owner.name.clone(), address.clone(), owner.protocol);
+        alive(&agent.places, key, || Place::new(endpoint, probe))
+    }
+
+    /// Forgets what nobody holds any more.
+    fn forget(&self) {
+        self.agents.retain(|_, state| match state.upgrade() {
+            Some(state) => {
+                state.places.retain(|_, place| place.strong_count() > 0);
+                true
+            }
+            None => false,
+        });
+        self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
+        self.probes.retain(|_, probe| probe.strong_count() > 0);
+    }
+}
+
+/// The key in [`Found`] of one version's addresses.
+#[must_use]
+pub fn version_key(agent: &str, service: &str) -> String {
+    format!("{agent}/{service}")
+}
+
+fn alive<K: std::hash::Hash + Eq, V>(
+    map: &DashMap<K, Weak<V>>,
+    key: K,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    let mut entry = map.entry(key).or_default();
+    entry.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(make());
+        *entry = Arc::downgrade(&made);
+        made
+    })
+}
+
+/// One worker's view of [`Tables`]: its own count of references, so that workers share none.
+pub struct View {
+    tables: Arc<Tables>,
+    seen: RefCell<(u64, Rc<Arc<Snapshot>>)>,
+}
+
+impl View {
+    /// A view of the snapshot in force.
+    #[must_use]
+    pub fn new(tables: Arc<Tables>) -> Self {
+        let version = tables.version.load(Ordering::Acquire);
+        let seen = RefCell::new((version, Rc::new(tables.current())));
+        Self { tables, seen }
+    }
+
+    /// The snapshot in force, for one request.
+    #[must_use]
+    pub fn current(&self) -> Current {
+        let version = self.tables.version.load(Ordering::Acquire);
+        let mut seen = self.seen.borrow_mut();
+        if seen.0 != version {
+            *seen = (version, Rc::new(self.tables.current()));
+        }
+        Current(Rc::clone(&seen.1))
+    }
+}
+
+/// A snapshot as one request holds it.
+#[derive(Clone)]
+pub struct Current(Rc<Arc<Snapshot>>);
+
+impl Deref for Current {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+impl Current {
+    /// One agent, held as long as the request.
+    #[must_use]
+    pub fn agent(&self, index: u32) -> AgentRef {
+        AgentRef { current: self.clone(), index: index as usize }
+    }
+}
+
+/// An agent as one request holds it.
+#[derive(Clone)]
+pub struct AgentRef {
+    current: Current,
+    index: usize,
+}
+
+impl Deref for AgentRef {
+    type Target = Agent;
+
+    fn deref(&self) -> &Agent {
+        &self.current.agents[self.index]
+    }
+}
+
+/// A place that admission gave; given back by being dropped, at the body's last byte.
+pub struct Permit {
+    agent: AgentRef,
+    held: bool,
+}
+
+impl Permit {
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// As [`Admission::enter`].
+    pub async fn of(agent: &AgentRef) -> Result<Self, crate::error::Error> {
+        agent.state.admission.enter(agent.settings.queue).await?;
+        Ok(Self { agent: agent.clone(), held: false })
+    }
+
+    /// Counts it as held from now on: the client left, the agent goes on.
+    pub fn hold(&mut self) {
+        self.agent.state.admission.hold();
+        self.held = true;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.held {
+            self.agent.state.admission.release();
+        }
+        self.agent.state.admission.leave();
+    }
+}
