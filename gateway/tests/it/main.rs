@@ -19,6 +19,7 @@ mod harness;
 mod admission;
 mod balance;
 mod cancellation;
+mod clients;
 mod clocks;
 mod drain;
 mod ejection;

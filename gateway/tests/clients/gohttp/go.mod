@@ -1,0 +1,3 @@
+module switchyard.test/gohttp
+
+go 1.24
