@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::raw;
 use crate::section::At;
+use crate::shares::Shares;
 use crate::table::{
     Agent, Deployment, Eject, Gateway, Health, Keepalive, Kubernetes, Queue, Resources, Retry,
     Scale, ScaleDown, ScaleUp, Table, Version,
@@ -19,11 +20,14 @@ const DRAIN_GRACE: Duration = Duration::from_secs(30);
 
 /// The table of a filled and checked file.
 pub(crate) fn table(root: &raw::Root, text: &str) -> Table {
+    let shares = Shares::of(root);
     let agents: BTreeMap<String, Agent> = root
         .agents
         .iter()
         .flat_map(|agents| &agents.value)
-        .map(|(name, written)| (name.clone(), agent(name, &written.value, root)))
+        .map(|(name, written)| {
+            (name.clone(), agent(name, &written.value, shares.owner(name), root))
+        })
         .collect();
     let longest = agents.values().map(|agent| agent.timeout).max().unwrap_or_default();
     Table {
@@ -55,21 +59,7 @@ fn gateway(written: &raw::Gateway, drain_timeout: Duration) -> Gateway {
     }
 }
 
-/// The agent in whose Deployment this one runs in the end, through a chain of `shares`.
-pub(crate) fn owner<'r>(name: &'r str, root: &'r raw::Root) -> Option<&'r str> {
-    let agents = &root.agents.as_ref()?.value;
-    let mut at = name;
-    for _ in 0..=agents.len() {
-        match agents.get(at)?.value.shares.as_ref() {
-            Some(next) => at = &next.value,
-            None => return (at != name).then_some(at),
-        }
-    }
-    None
-}
-
-fn agent(name: &str, written: &raw::Agent, root: &raw::Root) -> Agent {
-    let owner = owner(name, root);
+fn agent(name: &str, written: &raw::Agent, owner: Option<&str>, root: &raw::Root) -> Agent {
     let agents = root.agents.as_ref().map(|agents| &agents.value);
     // What runs and how it speaks is the owner's; `[defaults]` gives a sharing agent none of its own.
     let runs = owner.and_then(|owner| agents?.get(owner)).map_or(written, |owner| &owner.value);

@@ -500,8 +500,7 @@ impl Name for Variable {
     }
 
     fn check(name: &str) -> Result<(), (String, Option<String>)> {
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if !name.is_empty() && name.bytes().all(fits) && !name.as_bytes()[0].is_ascii_digit() {
+        if is_variable(name) {
             return Ok(());
         }
         let message = format!(
@@ -509,6 +508,12 @@ impl Name for Variable {
             quoted(name)
         );
         let rather = name.to_uppercase().replace(['-', '.', ' '], "_");
-        Err((message, Self::check(&rather).is_ok().then(|| format!("write {rather}"))))
+        Err((message, is_variable(&rather).then(|| format!("write {rather}"))))
     }
+}
+
+/// Whether a shell would take it for a variable's name.
+fn is_variable(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
 }

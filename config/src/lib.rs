@@ -5,6 +5,7 @@
 //! types with one conversion, and the parser, the JSON [`schema`] and the reference page read the
 //! same list of keys.
 
+mod advice;
 mod check;
 mod convert;
 mod kinds;
@@ -13,9 +14,15 @@ mod problem;
 mod raw;
 mod reader;
 mod section;
+mod shares;
+mod size;
+mod syntax;
 mod table;
 mod units;
 mod web;
+
+use raw::Written;
+use reader::Notes;
 
 pub use problem::{Checked, Problem};
 pub use table::*;
@@ -26,11 +33,16 @@ pub use table::*;
 ///
 /// Every problem of the file, in file order; never an empty list.
 pub fn parse(text: &str, file: &str) -> Result<Checked, Vec<Problem>> {
-    let (yard, mut notes) = raw::read(text);
-    check::check(&yard, &mut notes);
-    if notes.any() {
-        return Err(notes.problems(text, file));
+    let mut errors = Notes::default();
+    let written = raw::read(text, &mut errors);
+    if let Some(Written { root, whole: true }) = &written {
+        check::check(root, &mut errors);
+        if !errors.any() {
+            let mut warnings = Notes::default();
+            advice::advise(root, &mut warnings);
+            let table = convert::table(root, text);
+            return Ok(Checked { table, warnings: warnings.problems(text, file) });
+        }
     }
-    let table = convert::table(&yard, text);
-    Ok(Checked { table, warnings: Vec::new() })
+    Err(errors.problems(text, file))
 }

@@ -3,7 +3,7 @@
 //! This is the only list of keys. The reader, the JSON Schema and the reference page go by it.
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use crate::kinds::{
     Address, AgentType, Bytes, Clock, Cpu, EnvValue, Flag, MAX_BYTES, Network, OneOf, Pause,
@@ -13,6 +13,7 @@ use crate::reader::{Notes, Reader};
 use crate::section::{
     At, Field, Kind, List, Map, OrOff, Section, Shape, built_in, merge_field, section,
 };
+use crate::syntax;
 use crate::table;
 use crate::web::{Argument, Header, Http, Image, Label, Line, Other, Path, ProbePath, Service};
 
@@ -313,25 +314,25 @@ impl Kind for Defaults {
     }
 }
 
-/// Reads a whole file. What is wrong with its values stands in the notes; each agent has `[defaults]` and the
-/// built-in defaults under it.
-pub(crate) fn read(text: &str) -> (Root, Notes) {
-    let mut notes = Notes::default();
-    let (tree, errors) = DeTable::parse_recoverable(text);
-    let mut broken = Vec::new();
-    for error in &errors {
-        let start = error.span().map_or(0, |span| span.start);
-        notes.add(crate::reader::Origin::Here(start), error.message(), None);
-        broken.push(start);
-    }
-    broken.sort_unstable();
-    let tree = Spanned::new(0..text.len(), DeValue::Table(tree.into_inner()));
-    let mut reader = Reader::new(&mut notes, Root::shape, broken);
-    let mut root = Root::read(&tree, &mut reader).unwrap_or_default();
-    if let (Some(agents), Some(defaults)) = (&mut root.agents, &root.defaults) {
-        for agent in agents.value.values_mut() {
-            agent.value = Agent::merge(std::mem::take(&mut agent.value), &defaults.value);
+/// What was written, and how far it could be read.
+pub(crate) struct Written {
+    /// The table; each agent has `[defaults]` and the built-in defaults under it.
+    pub(crate) root: Root,
+    /// The file was TOML to its end: what isn't in the table isn't in the file.
+    pub(crate) whole: bool,
+}
+
+/// Reads a whole file. What is wrong with its text and its values stands in the notes; `None` when the text is too
+/// far from TOML.
+pub(crate) fn read(text: &str, notes: &mut Notes) -> Option<Written> {
+    syntax::parse(text, notes, |tree, whole, notes| {
+        let mut reader = Reader::new(notes, Root::shape);
+        let mut root = Root::read(tree, &mut reader).unwrap_or_default();
+        if let (Some(agents), Some(defaults)) = (&mut root.agents, &root.defaults) {
+            for agent in agents.value.values_mut() {
+                agent.value = Agent::merge(std::mem::take(&mut agent.value), &defaults.value);
+            }
         }
-    }
-    (Root::fill(root), notes)
+        Written { root: Root::fill(root), whole }
+    })
 }

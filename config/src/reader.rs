@@ -1,17 +1,24 @@
 //! Walks the spanned tree: where a value stands, what was wrong with it, and which spelling was meant.
 
+use std::cell::LazyCell;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::kinds::AgentType;
 use crate::problem::Problem;
-use crate::section::{At, Kind, Shape};
+use crate::section::{At, Kind, Name, Shape};
 
 /// Spellings compared over a whole file while looking for the nearest one; hints end there, problems don't.
-const MAX_COMPARISONS: usize = 2_000_000;
+const MAX_COMPARISONS: usize = 200_000;
 /// Longest piece of the file that a message repeats, in characters.
 const MAX_QUOTED: usize = 60;
 /// Below this likeness (0 to 1) a spelling is not offered.
 const LIKENESS: f64 = 0.6;
+/// Shortest beginning of a key that is taken for it, in bytes.
+const MIN_STEM: usize = 3;
+/// Most keys that a hint lists.
+const MAX_LISTED: usize = 8;
 
 /// Where a value was written. The order is that of authority, then of the file, so that the `max`
 /// of two is the place to point at when they contradict each other.
@@ -144,15 +151,13 @@ pub(crate) struct Reader<'n> {
     /// Values are read as `[defaults]`.
     pub(crate) in_defaults: bool,
     path: Vec<String>,
-    /// Every shape of the table, to know where a misplaced key belongs.
-    root: fn() -> Shape,
-    /// Byte ranges of lines that are no TOML: nothing more is said of them.
-    broken: Vec<usize>,
+    /// The shape of the whole table, to know where a misplaced key belongs; made when one is found.
+    root: LazyCell<Shape>,
 }
 
 impl<'n> Reader<'n> {
-    pub(crate) fn new(notes: &'n mut Notes, root: fn() -> Shape, broken: Vec<usize>) -> Self {
-        Self { notes, in_defaults: false, path: Vec::new(), root, broken }
+    pub(crate) fn new(notes: &'n mut Notes, root: fn() -> Shape) -> Self {
+        Self { notes, in_defaults: false, path: Vec::new(), root: LazyCell::new(root) }
     }
 
     /// The origin of something at this byte.
@@ -166,11 +171,6 @@ impl<'n> Reader<'n> {
         key: &Spanned<impl AsRef<str>>,
         value: &Spanned<DeValue<'_>>,
     ) -> Option<At<K::Value>> {
-        let whole = key.span().start..value.span().end;
-        let next = self.broken.partition_point(|byte| *byte < whole.start);
-        if self.broken.get(next).is_some_and(|byte| *byte <= whole.end) {
-            return None;
-        }
         self.path.push(key.get_ref().as_ref().to_owned());
         let read = K::read(value, self);
         self.path.pop();
@@ -197,20 +197,43 @@ impl<'n> Reader<'n> {
         let name = key.get_ref().as_ref();
         let place = match self.path.is_empty() {
             true => "at the top level".to_owned(),
-            false => format!("in [{}]", self.path.join(".")),
+            false => format!("in [{}]", quoted(&self.path.join("."))),
         };
-        let elsewhere = (self.root)().sections_with(name);
-        let hint = if known.len() == 1 && elsewhere.is_empty() {
-            Some(format!("the only key here is `{}`", known[0]))
-        } else if let Some(near) = self.notes.nearest(name, known.iter().copied()) {
-            Some(format!("did you mean `{near}`?"))
-        } else if !elsewhere.is_empty() {
-            Some(format!("`{name}` is a key of {}", elsewhere.join(" and ")))
-        } else {
-            Some(format!("keys here: {}", known.join(", ")))
-        };
+        let hint = self.meant(name, known);
         let message = format!("unknown key `{}` {place}", quoted(name));
-        self.notes.add(self.origin(key.span().start), message, hint);
+        self.notes.add(self.origin(key.span().start), message, Some(hint));
+    }
+
+    /// What an unknown key may have meant: a key of its section, a key of another section, or any that there is.
+    fn meant(&mut self, name: &str, known: &[&'static str]) -> String {
+        if let Some(near) = self.notes.nearest(name, known.iter().copied()) {
+            return format!("did you mean `{near}`?");
+        }
+        let elsewhere = self.elsewhere(name);
+        if !elsewhere.is_empty() {
+            return format!("`{name}` is a key of {}", elsewhere.join(" and "));
+        }
+        let stem = |known: &&&str| name.len() >= MIN_STEM && known.starts_with(name);
+        let begun: Vec<String> = known.iter().filter(stem).map(|k| format!("`{k}`")).collect();
+        match (begun.is_empty(), known.len() <= MAX_LISTED) {
+            (false, _) => format!("did you mean {}?", begun.join(" or ")),
+            (true, true) => format!("the keys here are {}", known.join(", ")),
+            (true, false) => "docs/table.md has every key".to_owned(),
+        }
+    }
+
+    /// The sections nearest to this one that have such a key.
+    fn elsewhere(&self, name: &str) -> Vec<String> {
+        let same =
+            |(step, here): &(&&str, &String)| *step == here || **step == AgentType::PLACEHOLDER;
+        let far = |path: &[&str]| {
+            let shared = path.iter().zip(&self.path).take_while(same).count();
+            (usize::MAX - shared, path.first() == Some(&"defaults"), path.len())
+        };
+        let mut found = self.root.sections_with(name);
+        let nearest = found.iter().map(|path| far(path)).min();
+        found.retain(|path| Some(far(path)) == nearest);
+        found.iter().map(|path| format!("[{}]", path.join("."))).collect()
     }
 
     /// A leaf that doesn't take its value. Only `echo` lets the message repeat what is written.

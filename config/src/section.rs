@@ -102,8 +102,8 @@ impl Shape {
         }
     }
 
-    /// Where in the whole table a key of this name would be right: `[gateway]`, `` `queue` ``.
-    pub(crate) fn sections_with(&self, key: &str) -> Vec<String> {
+    /// Where in the whole table a key of this name would be right, each as the path to its section.
+    pub(crate) fn sections_with(&self, key: &str) -> Vec<Vec<&'static str>> {
         let mut found = Vec::new();
         self.collect_sections_with(key, &mut Vec::new(), &mut found);
         found
@@ -113,7 +113,7 @@ impl Shape {
         &self,
         key: &str,
         path: &mut Vec<&'static str>,
-        found: &mut Vec<String>,
+        found: &mut Vec<Vec<&'static str>>,
     ) {
         match self {
             Self::Leaf(_) => {}
@@ -124,10 +124,10 @@ impl Shape {
                 path.pop();
             }
             Self::Section(section) => {
+                if !path.is_empty() && section.fields.iter().any(|field| field.key == key) {
+                    found.push(path.clone());
+                }
                 for field in &section.fields {
-                    if field.key == key && !path.is_empty() {
-                        found.push(format!("[{}]", path.join(".")));
-                    }
                     path.push(field.key);
                     field.shape.collect_sections_with(key, path, found);
                     path.pop();
@@ -273,7 +273,7 @@ pub(crate) fn merge_field<K: Kind>(
 pub(crate) fn built_in<K: Kind>(spelling: &str) -> Option<At<K::Value>> {
     let value = DeValue::parse(spelling).ok()?;
     let mut notes = crate::reader::Notes::default();
-    let read = K::read(&value, &mut Reader::new(&mut notes, K::shape, Vec::new()))?;
+    let read = K::read(&value, &mut Reader::new(&mut notes, K::shape))?;
     Some(At { value: K::fill(read), at: Origin::BuiltIn })
 }
 
