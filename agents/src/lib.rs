@@ -1,1 +1,21 @@
 //! How an agent is served, and the two agents.
+//!
+//! The modules stand in the order in which a request meets them: `server` takes it in, `agent` hands it
+//! to `qa` or `coding`, which ask `model` and, for code, run it in `sandbox`. Nothing here is shared with
+//! the gateway but the names in `config::names`.
+
+pub mod settings;
+
+pub mod server;
+
+pub mod agent;
+
+pub mod coding;
+pub mod qa;
+
+pub mod sandbox;
+
+pub mod model;
+
+pub mod error;
+pub mod metrics;

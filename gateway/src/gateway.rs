@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
-use crate::discovery::managed::Managed;
+pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{listed, managed};
 use crate::metrics::Metrics;
 use crate::reload::Reload;
@@ -38,8 +38,6 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// What `up` runs; its replicas take the place of listed endpoints.
     pub managed: Option<Managed>,
-    /// Whether SIGTERM, SIGINT and SIGHUP are this gateway's to handle.
-    pub handle_signals: bool,
 }
 
 /// Why the gateway can't start.
@@ -79,7 +77,6 @@ pub struct Gateway {
     shared: Arc<Shared>,
     reload: Reload,
     stopper: Stopper,
-    handle_signals: bool,
     managed: Option<Managed>,
 }
 
@@ -156,7 +153,6 @@ impl Gateway {
             reload: Reload::new(options.config, text, Arc::clone(&shared.tables), table),
             shared,
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
-            handle_signals: options.handle_signals,
             managed: options.managed,
         })
     }
@@ -197,13 +193,8 @@ impl Gateway {
             .enable_all()
             .build()
             .expect("a runtime for the control tasks");
-        let control = Control {
-            shared: self.shared,
-            phase,
-            stopper: self.stopper,
-            handle_signals: self.handle_signals,
-            managed: self.managed,
-        };
+        let control =
+            Control { shared: self.shared, phase, stopper: self.stopper, managed: self.managed };
         let outcome = runtime.block_on(control.run(self.admin_listener, self.reload, workers));
         runtime.shutdown_background();
         outcome
@@ -246,7 +237,6 @@ struct Control {
     shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
     stopper: Stopper,
-    handle_signals: bool,
     managed: Option<Managed>,
 }
 
@@ -264,10 +254,7 @@ impl Control {
         tokio::spawn(upkeep(Arc::clone(&self.shared)));
         tokio::spawn(capacity(Arc::clone(&self.shared)));
         tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
-        tokio::spawn(reload.run(self.managed.clone(), self.handle_signals));
-        if self.handle_signals {
-            tokio::spawn(signals(self.stopper.clone()));
-        }
+        tokio::spawn(reload.run(self.managed.clone(), true));
         let stopped = self.stop(tables);
         let joined = tokio::task::spawn_blocking(move || {
             workers.into_iter().map(|worker| worker.join().map_or(0, |cut| cut.unwrap_or(0))).sum()
@@ -308,25 +295,6 @@ impl Control {
                 tokio::time::sleep(timeout).await;
                 phase.send_replace(Phase::Cut);
             });
-        }
-    }
-}
-
-async fn signals(stopper: Stopper) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = handlers else {
-        return tracing::error!("signals can't be handled");
-    };
-    for first in [true, false] {
-        let code = tokio::select! {
-            _ = terminate.recv() => 143,
-            _ = interrupt.recv() => 130,
-        };
-        if first {
-            stopper.drain(false);
-        } else {
-            std::process::exit(code);
         }
     }
 }

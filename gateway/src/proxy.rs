@@ -45,6 +45,7 @@ pub async fn respond(
     let call = Call { worker, client, current };
     let mut response = match handle(&call, request, &mut record).await {
         Ok(Handled::Own(response)) => {
+            record.status = response.status().as_u16();
             record.done();
             response.map(|bytes| Reply::Whole(Some(bytes)))
         }

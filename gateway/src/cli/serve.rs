@@ -39,9 +39,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         listen: args.listen,
         admin: args.admin,
         managed: None,
-        handle_signals: false,
     };
-    let gateway = match Gateway::bind(loaded.checked, loaded.text, options) {
+    let gateway = match Gateway::bind(loaded.checked, &loaded.text, options) {
         Ok(gateway) => gateway,
         Err(error) => return failed(&error),
     };

@@ -15,8 +15,7 @@ const CUT: &str = " … (cut)";
 pub(super) async fn forward(from: impl AsyncRead + Unpin, to: Stream) {
     let mut from = BufReader::new(from);
     let mut line = Line::default();
-    loop {
-        let Ok(piece) = from.fill_buf().await else { break };
+    while let Ok(piece) = from.fill_buf().await {
         if piece.is_empty() {
             break;
         }

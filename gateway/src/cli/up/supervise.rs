@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::{Agent, Table};
 use switchyard::gateway::ManagedAgent;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::crew::{self, Wanted};
 use super::spec::{Spec, secret_variables, spec};
@@ -47,7 +47,7 @@ pub(super) async fn run(yard: Arc<Yard>, mut tables: watch::Receiver<Arc<Table>>
                 }
                 Err(_) => followed = false,
             },
-            Some(_) = supervisor.running.join_next() => {}
+            Some(left) = supervisor.running.join_next() => supervisor.note_end(&left),
             _ = phase.wait_for(|phase| *phase != Phase::Run) => break,
         }
     }
@@ -121,6 +121,13 @@ impl Supervisor {
         self.yard.unlist(name);
         self.yard.console.say(&format!("{name}: not run any more; its replicas finish"));
         crew.send_modify(|wanted| wanted.leave = true);
+    }
+
+    /// A crew that has left is no news; one that broke is.
+    fn note_end(&self, left: &Result<(), JoinError>) {
+        if let Err(error) = left {
+            self.yard.console.say(&format!("a fault in switchyard itself ended a crew: {error}"));
+        }
     }
 
     async fn end(mut self) {

@@ -78,6 +78,18 @@ impl Yard {
         }
     }
 
+    /// As if the machine allowed only these limits.
+    #[cfg(test)]
+    pub(super) fn with_limits(self, limits: Limits) -> Yard {
+        Yard { limits: OnceLock::from(limits), ..self }
+    }
+
+    /// As if replicas had to be ready within this time.
+    #[cfg(test)]
+    pub(super) fn start_within(self, start_timeout: Duration) -> Yard {
+        Yard { start_timeout, ..self }
+    }
+
     /// Shows the gateway an agent's replicas, in place of those before.
     pub(super) fn list(&self, agent: &str, replicas: ManagedAgent) {
         self.listing.send_modify(|all| {

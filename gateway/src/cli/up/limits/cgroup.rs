@@ -264,7 +264,9 @@ mod tests {
         // Above the largest process id that Linux gives.
         let dead = place.path().join(format!("{PREFIX}4194999-0"));
         let other = place.path().join("switchyard-notes");
-        [&live, &dead, &other].map(|dir| fs::create_dir(dir).unwrap());
+        for dir in [&live, &dead, &other] {
+            fs::create_dir(dir).unwrap();
+        }
         fs::create_dir(dead.join("qa-1")).unwrap();
         remove_stale(place.path());
         assert_eq!([&live, &dead, &other].map(|dir| dir.exists()), [true, false, true]);

@@ -150,18 +150,15 @@ mod tests {
     #[test]
     fn our_group_goes_into_our_own_cgroup_or_beside_it_and_never_above_the_mount() {
         let top = tempfile::tempdir().unwrap();
-        let point = top.path().display().to_string();
         std::fs::create_dir_all(top.path().join("user/term")).unwrap();
-        let mountinfo = format!("30 23 0:26 / {point} rw - cgroup2 cgroup rw");
+        let mountinfo = format!("30 23 0:26 / {} rw - cgroup2 cgroup rw", top.path().display());
         let dirs = |own: &str| -> Vec<_> {
-            places(&mountinfo, own)
-                .into_iter()
-                .map(|place| place.dir.display().to_string())
-                .collect()
+            places(&mountinfo, own).into_iter().map(|place| place.dir).collect()
         };
-        assert_eq!(dirs("0::/user/term"), [format!("{point}/user/term"), format!("{point}/user")]);
-        assert_eq!(dirs("0::/user"), [format!("{point}/user"), point.clone()]);
-        assert_eq!(dirs("0::/"), [point.clone()]);
-        assert_eq!(dirs("0::/../elsewhere"), [point.clone()]);
+        let (point, user) = (top.path().to_owned(), top.path().join("user"));
+        assert_eq!(dirs("0::/user/term"), [user.join("term"), user.clone()]);
+        assert_eq!(dirs("0::/user"), [&*user, &*point]);
+        assert_eq!(dirs("0::/"), [&*point]);
+        assert_eq!(dirs("0::/../elsewhere"), [&*point]);
     }
 }

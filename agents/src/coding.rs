@@ -1,0 +1,259 @@
+//! The `coding` agent: works on a task in a workspace with tools, in a bounded loop of model calls. Without a model
+//! it runs the fenced code blocks of the input, in the same sandbox.
+
+mod blocks;
+mod files;
+mod tools;
+mod workspace;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::agent::{Answer, Ask, Event, Events, NO_MODEL};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::model::{Call, Model, Turn, Usage};
+use crate::sandbox::{Limits, Sandbox};
+use crate::settings::Settings;
+use blocks::Block;
+use tools::{Tools, describe};
+use workspace::{Lease, MAX_SESSIONS, Workspaces};
+
+/// Most model calls for one request: enough to write, run and mend a program a few times.
+const MAX_STEPS: usize = 20;
+/// Most blocks that are run without a model.
+const MAX_BLOCKS: usize = 16;
+/// Most of a tool's result that goes back to the model, bytes: twenty of them must fit a small context.
+const MAX_RESULT: usize = 16 << 10;
+const PROMPT: &str = "You are a careful programmer. You work in a workspace, which is a folder of its own, with the \
+tools list, read, write and run. Paths are relative to it. Commands have no network and little time. Try out what \
+you write before you say that it works. When the task is done, answer briefly: what you did, and what you saw.";
+
+/// The agent.
+pub struct Coding {
+    /// The model, if there is one.
+    pub model: Option<Model>,
+    sandbox: Sandbox,
+    workspaces: Arc<Workspaces>,
+    metrics: Arc<Metrics>,
+}
+
+impl Coding {
+    /// Makes the place for workspaces and finds out what confines commands on this machine.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to do.
+    pub async fn open(
+        settings: &Settings,
+        model: Option<Model>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
+        let parent = settings.workspace.clone().unwrap_or_else(std::env::temp_dir);
+        let parent = std::path::absolute(&parent).unwrap_or(parent);
+        let no_place = |why: String| {
+            format!(
+                "no workspace in {}: {why}; name another existing folder with --workspace",
+                parent.display()
+            )
+        };
+        let workspaces = Workspaces::new(&parent).map_err(|error| no_place(error.to_string()))?;
+        let limits = Limits {
+            time: settings.sandbox.run_timeout,
+            memory: settings.sandbox.run_memory_mib << 20,
+            processes: settings.sandbox.run_processes,
+        };
+        let trial = workspaces.path().join("trial");
+        std::fs::create_dir(&trial).map_err(|error| no_place(error.to_string()))?;
+        let sandbox =
+            Sandbox::probe(&trial, workspace::first_user(), limits).await.map_err(no_place)?;
+        std::fs::remove_dir_all(&trial).map_err(|error| no_place(error.to_string()))?;
+        let protection = sandbox.plan.describe();
+        tracing::info!(%protection, "sandbox");
+        if protection["network"] == "open" {
+            tracing::warn!(
+                "commands have network access: this machine allows neither namespaces nor seccomp"
+            );
+        }
+        Ok(Self { model, sandbox, workspaces, metrics })
+    }
+
+    /// Whether workspaces can be made.
+    pub async fn is_ready(&self) -> bool {
+        let probe =
+            self.workspaces.path().join(format!(".health-{}", uuid::Uuid::now_v7().simple()));
+        tokio::fs::write(&probe, b"").await.is_ok() && tokio::fs::remove_file(&probe).await.is_ok()
+    }
+
+    /// Does the work, in the session's workspace.
+    ///
+    /// # Errors
+    /// When there is no workspace, or the model fails.
+    pub async fn work(&self, ask: &Ask, events: &Events) -> Result<Answer, Error> {
+        let own_user = self.sandbox.plan.own_user;
+        let opened = self.workspaces.open(ask.session_id.as_deref(), own_user);
+        let lease: Lease = opened
+            .map_err(|error| Error::internal("making a workspace")(error.into()))?
+            .ok_or(Error::NoWorkspace(MAX_SESSIONS))?;
+        let tools = Tools { sandbox: &self.sandbox, session: &lease, metrics: &self.metrics };
+        let mut answer = match &self.model {
+            Some(model) => with_model(model, &tools, ask, events).await?,
+            None => without_model(&tools, ask, events).await,
+        };
+        answer.more.push(("sandbox", self.sandbox.plan.describe()));
+        Ok(answer)
+    }
+}
+
+async fn with_model(
+    model: &Model,
+    tools: &Tools<'_>,
+    ask: &Ask,
+    events: &Events,
+) -> Result<Answer, Error> {
+    let described = tools::described();
+    let mut messages = vec![
+        json!({"role": "system", "content": PROMPT}),
+        json!({"role": "user", "content": ask.input}),
+    ];
+    let mut usage: Option<Usage> = None;
+    for step in 1..=MAX_STEPS {
+        events.send(Event::Step(json!({"step": step, "of": MAX_STEPS}))).await;
+        let turn = model.chat(&messages, Some(&described), &ask.onward, events).await?;
+        if let Some(used) = turn.usage {
+            *usage.get_or_insert_default() += used;
+        }
+        if turn.calls.is_empty() {
+            return Ok(finished(turn, usage, step));
+        }
+        messages.push(turn.message());
+        for call in &turn.calls {
+            let result = carry_out(tools, call, events).await;
+            messages.push(json!({"role": "tool", "tool_call_id": call.id, "content": result}));
+        }
+    }
+    let output = format!("Stopped after {MAX_STEPS} steps without coming to an end.");
+    events.words(&output).await;
+    let more = vec![("steps", json!(MAX_STEPS)), ("finish_reason", json!("max-steps"))];
+    Ok(Answer { output, usage, more })
+}
+
+fn finished(turn: Turn, usage: Option<Usage>, steps: usize) -> Answer {
+    let more = vec![("steps", json!(steps)), ("finish_reason", json!(turn.finish))];
+    Answer { output: turn.text, usage, more }
+}
+
+/// Carries out a call, wrong or right, and returns what the model is told.
+async fn carry_out(tools: &Tools<'_>, call: &Call, events: &Events) -> String {
+    let arguments = serde_json::from_str(&call.arguments)
+        .unwrap_or_else(|_| Value::from(call.arguments.as_str()));
+    let told = json!({"id": call.id, "name": call.name, "arguments": arguments});
+    events.send(Event::ToolCall(told)).await;
+    let (ok, output) = match tools.call(&call.name, &call.arguments).await {
+        Ok(output) => (true, output),
+        Err(error) => (false, format!("error: {error}")),
+    };
+    let told = json!({"id": call.id, "name": call.name, "ok": ok, "output": output});
+    events.send(Event::ToolResult(told)).await;
+    shorten(&output)
+}
+
+fn shorten(text: &str) -> String {
+    if text.len() <= MAX_RESULT {
+        return text.to_owned();
+    }
+    let half = MAX_RESULT / 2;
+    let head = text.floor_char_boundary(half);
+    let tail = text.ceil_char_boundary(text.len() - half);
+    format!("{}\n… {} bytes left out …\n{}", &text[..head], tail - head, &text[tail..])
+}
+
+async fn without_model(tools: &Tools<'_>, ask: &Ask, events: &Events) -> Answer {
+    let found = blocks::find(&ask.input);
+    let mut output = match found.len() {
+        0 => format!(
+            "{NO_MODEL}, and the input has no fenced code block to run. Without a model this agent runs the code \
+             blocks of its input: put the code between ```sh and ``` lines (or bash, python, javascript, …).\n"
+        ),
+        _ => format!("{NO_MODEL}: the code blocks of the input were run as they are.\n"),
+    };
+    events.words(&output).await;
+    let mut runs = Vec::new();
+    for (at, block) in found.iter().take(MAX_BLOCKS).enumerate() {
+        let (text, run) = run_block(tools, at + 1, block, events).await;
+        events.words(&text).await;
+        output.push_str(&text);
+        runs.push(run);
+    }
+    if found.len() > MAX_BLOCKS {
+        let text = format!("\nOnly the first {MAX_BLOCKS} of {} blocks were run.\n", found.len());
+        events.words(&text).await;
+        output.push_str(&text);
+    }
+    Answer { output, usage: None, more: vec![("runs", Value::from(runs))] }
+}
+
+/// Runs one block; returns the text about it and its entry in the metadata.
+async fn run_block(
+    tools: &Tools<'_>,
+    number: usize,
+    block: &Block,
+    events: &Events,
+) -> (String, Value) {
+    let language = &block.language;
+    events.send(Event::Step(json!({"block": number, "language": language}))).await;
+    let id = format!("block-{number}");
+    let told =
+        json!({"id": id, "name": "run", "arguments": {"language": language, "code": block.code}});
+    events.send(Event::ToolCall(told)).await;
+    let ran = async {
+        let interpreter = block.interpreter()?;
+        let (name, code) = (format!("{id}.{}", interpreter.ending), block.code.clone());
+        let file = name.clone();
+        tools.files(move |files| files.write(&file, &code)).await?;
+        tools.run(vec![interpreter.program, name]).await
+    };
+    let (text, run, ok, output) = match ran.await {
+        Ok(outcome) => {
+            let line = describe(&outcome);
+            let fence = fence(&outcome.output);
+            let end =
+                if outcome.output.ends_with('\n') || outcome.output.is_empty() { "" } else { "\n" };
+            let text = format!(
+                "\nBlock {number} ({language}): {line}\n{fence}\n{}{end}{fence}\n",
+                outcome.output
+            );
+            let run = json!({
+                "block": number,
+                "language": language,
+                "exit": outcome.exit,
+                "signal": outcome.signal,
+                "timed_out": outcome.timed_out,
+                "time_ms": outcome.time.as_millis() as u64,
+                "cpu_ms": outcome.cpu.as_millis() as u64,
+                "peak_memory_bytes": outcome.peak_memory,
+            });
+            let output = format!("{}\n[{line}]", outcome.output);
+            (text, run, outcome.exit == Some(0), output)
+        }
+        Err(why) => {
+            let text = format!("\nBlock {number} ({language}) was not run: {why}\n");
+            let run = json!({"block": number, "language": language, "error": why});
+            (text, run, false, why)
+        }
+    };
+    let told = json!({"id": id, "name": "run", "ok": ok, "output": output});
+    events.send(Event::ToolResult(told)).await;
+    (text, run)
+}
+
+/// A fence longer than any in the text.
+fn fence(text: &str) -> String {
+    let mut longest = 0;
+    let mut run = 0;
+    for c in text.chars() {
+        run = if c == '`' { run + 1 } else { 0 };
+        longest = longest.max(run);
+    }
+    "`".repeat(3.max(longest + 1))
+}

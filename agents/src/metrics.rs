@@ -1,0 +1,140 @@
+//! Every metric of an agent. The text under each name is its help; labels come from closed sets.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// From a refusal (1 ms) to the longest answer (5 min), each about double the last.
+const SECONDS: [f64; 14] =
+    [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0];
+
+/// Handles to the metrics of one process.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    requests: Mutex<HashMap<&'static str, Counter>>,
+    /// `agent_in_flight`
+    pub in_flight: Gauge,
+    duration: Histogram,
+    prompt_tokens: Counter,
+    completion_tokens: Counter,
+    model_calls: Counter,
+    model_retries: Counter,
+    runs: Counter,
+    resident: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything, so that each metric is there from the first scrape on.
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS)
+            .expect("the list of buckets is not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, describe);
+        let counter = |name: &'static str| {
+            metrics::with_local_recorder(&recorder, || metrics::counter!(name))
+        };
+        let gauge =
+            |name: &'static str| metrics::with_local_recorder(&recorder, || metrics::gauge!(name));
+        let tokens = |kind: &'static str| {
+            metrics::with_local_recorder(
+                &recorder,
+                || metrics::counter!("agent_tokens_total", "kind" => kind),
+            )
+        };
+        let made = Self {
+            in_flight: gauge("agent_in_flight"),
+            duration: metrics::with_local_recorder(&recorder, || {
+                metrics::histogram!("agent_request_duration_seconds")
+            }),
+            prompt_tokens: tokens("prompt"),
+            completion_tokens: tokens("completion"),
+            model_calls: counter("agent_model_calls_total"),
+            model_retries: counter("agent_model_retries_total"),
+            runs: counter("agent_runs_total"),
+            resident: gauge("process_resident_memory_bytes"),
+            requests: Mutex::new(HashMap::new()),
+            handle,
+            recorder,
+        };
+        made.request("ok").increment(0);
+        made
+    }
+
+    /// Counts one finished request. `outcome` is `ok`, `client-gone` or an error's code.
+    pub fn finished(&self, outcome: &'static str, took: Duration) {
+        self.request(outcome).increment(1);
+        self.duration.record(took.as_secs_f64());
+    }
+
+    /// Counts one call of the model.
+    pub fn model_call(&self, retries: u32, prompt: u64, completion: u64) {
+        self.model_calls.increment(1);
+        self.model_retries.increment(retries.into());
+        self.prompt_tokens.increment(prompt);
+        self.completion_tokens.increment(completion);
+    }
+
+    /// Counts one command run in the sandbox.
+    pub fn run(&self) {
+        self.runs.increment(1);
+    }
+
+    /// The Prometheus text.
+    pub fn render(&self) -> String {
+        self.resident.set(resident_bytes() as f64);
+        self.handle.render()
+    }
+
+    /// Folds the samples taken since the last call into the buckets: to be called every few seconds, or
+    /// memory grows while nobody scrapes.
+    pub fn fold(&self) {
+        self.handle.run_upkeep();
+    }
+
+    fn request(&self, outcome: &'static str) -> Counter {
+        let mut requests = self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        requests
+            .entry(outcome)
+            .or_insert_with(|| {
+                metrics::with_local_recorder(
+                    &self.recorder,
+                    || metrics::counter!("agent_requests_total", "outcome" => outcome),
+                )
+            })
+            .clone()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn describe() {
+    use metrics::{describe_counter as counter, describe_gauge as gauge};
+    counter!("agent_requests_total", "Requests to /invoke: ok, client-gone, or an error's code");
+    gauge!("agent_in_flight", "Requests that are worked on, to their body's last byte");
+    metrics::describe_histogram!(
+        "agent_request_duration_seconds",
+        "Request's head to the reply's last byte"
+    );
+    counter!("agent_tokens_total", "Tokens, as the model server reports them, by kind");
+    counter!("agent_model_calls_total", "Calls of the model server that were answered");
+    counter!("agent_model_retries_total", "Further attempts at a call of the model server");
+    counter!("agent_runs_total", "Commands run in the sandbox");
+    gauge!("process_resident_memory_bytes", "Resident memory of this process");
+}
+
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

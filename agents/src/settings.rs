@@ -1,0 +1,166 @@
+//! What an agent is told at the start: flags, and the environment for what a Secret or a table fills in.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Which agent this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Answers from a folder of documents.
+    Qa,
+    /// Works with code in a sandbox.
+    Coding,
+}
+
+impl Kind {
+    /// The name in the table, the metadata and the flag.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qa => "qa",
+            Self::Coding => "coding",
+        }
+    }
+}
+
+/// The flags of `agent`, each with its environment variable.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "agent", version, about = "A reference agent of Switchyard")]
+pub struct Settings {
+    /// Which agent to be
+    #[arg(long = "type", env = "AGENT_TYPE", value_enum)]
+    pub kind: Kind,
+    /// Address to listen on
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes any free one
+    #[arg(long, env = "PORT", default_value_t = config::names::AGENT_PORT)]
+    pub port: u16,
+    /// Most requests at once; more are refused with 503, not begun
+    #[arg(long, env = "AGENT_MAX_IN_FLIGHT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_in_flight: u32,
+    /// Longest time for one request, from its head to its last byte
+    #[arg(long, env = "AGENT_TIMEOUT", default_value = "290s", value_parser = duration)]
+    pub timeout: Duration,
+    /// After SIGTERM, how long begun requests may go on
+    #[arg(long, env = "AGENT_DRAIN_TIMEOUT", default_value = "330s", value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// qa: folder of Markdown and text to answer from (default: docs/)
+    #[arg(long, env = "AGENT_DOCS")]
+    pub docs: Option<PathBuf>,
+    /// coding: existing folder in which the sessions' workspaces are made (default: the system's temporary folder)
+    #[arg(long, env = "AGENT_WORKSPACE")]
+    pub workspace: Option<PathBuf>,
+    /// The language model.
+    #[command(flatten)]
+    pub model: ModelSettings,
+    /// What a command in the sandbox may use.
+    #[command(flatten)]
+    pub sandbox: SandboxSettings,
+}
+
+/// Where the language model is, and how long it may take.
+#[derive(Clone, Parser)]
+pub struct ModelSettings {
+    /// Name of the model, as its server knows it
+    #[arg(long, env = "AGENT_MODEL")]
+    pub model: Option<String>,
+    // Not a flag: a key on a command line is visible to every user of the machine.
+    /// Key of the model server.
+    #[arg(skip)]
+    pub api_key: Option<String>,
+    /// Base URL of an OpenAI-compatible server, up to and with /v1
+    #[arg(long = "base-url", env = "OPENAI_BASE_URL")]
+    pub base_url: Option<String>,
+    /// Longest time to connect to the model server
+    #[arg(long = "model-connect-timeout", env = "AGENT_MODEL_CONNECT_TIMEOUT", default_value = "5s", value_parser = duration)]
+    pub connect_timeout: Duration,
+    /// Longest time until the model's first byte
+    #[arg(long = "model-first-byte-timeout", env = "AGENT_MODEL_FIRST_BYTE_TIMEOUT", default_value = "120s", value_parser = duration)]
+    pub first_byte_timeout: Duration,
+    /// Longest pause within the model's answer
+    #[arg(long = "model-idle-timeout", env = "AGENT_MODEL_IDLE_TIMEOUT", default_value = "60s", value_parser = duration)]
+    pub idle_timeout: Duration,
+}
+
+impl std::fmt::Debug for ModelSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelSettings")
+            .field("model", &self.model)
+            .field("base_url", &self.base_url)
+            .field("api_key", &self.api_key.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The limits of one command.
+#[derive(Debug, Clone, Copy, Parser)]
+pub struct SandboxSettings {
+    /// coding: longest time for one command
+    #[arg(long, env = "AGENT_RUN_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub run_timeout: Duration,
+    /// coding: most address space of one process, MiB
+    #[arg(long, env = "AGENT_RUN_MEMORY_MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
+    pub run_memory_mib: u64,
+    /// coding: most processes and threads of one command
+    #[arg(long, env = "AGENT_RUN_PROCESSES", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub run_processes: u64,
+}
+
+impl Settings {
+    /// The process's arguments and environment; prints usage and exits when they are wrong.
+    pub fn from_process() -> Self {
+        let mut settings = Self::parse();
+        settings.model.api_key = filled("OPENAI_API_KEY");
+        // A Secret or a table may set a variable to nothing: the same as not setting it.
+        settings.model.model = settings.model.model.filter(|name| !name.is_empty());
+        settings.model.base_url = settings.model.base_url.filter(|url| !url.is_empty());
+        settings
+    }
+}
+
+fn filled(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+/// Reads `300ms`, `5s`, `2m` or `1h`, as the table writes durations.
+///
+/// # Errors
+/// Says how a duration is written when this is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration; write for example 300ms, 5s, 2m or 1h");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(millis).filter(|n| *n > 0).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_in_the_table() {
+        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "-1s", "5 s", "0s", "99999999999999999999s", "5d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_show_in_debug_output() {
+        let mut settings = Settings::parse_from(["agent", "--type", "qa"]);
+        settings.model.api_key = Some("sk-secret".to_owned());
+        assert!(!format!("{settings:?}").contains("sk-secret"));
+    }
+}
