@@ -1,4 +1,5 @@
-//! What is legal but unwise. A warning names what will happen, and is here only when someone would be paged for it.
+//! What is legal but unwise. A warning names what will happen, and is here only when someone would
+//! be paged for it.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use crate::reader::{Notes, Origin};
 use crate::section::At;
 use crate::units::show_duration;
 
-/// nginx (`proxy_read_timeout`) and AWS's application load balancer give up after that much silence.
+/// nginx (`proxy_read_timeout`) and AWS's application load balancer give up after that much
+/// silence.
 const PROXY_IDLE: Duration = Duration::from_secs(60);
 /// Ends of variables' names that hold secrets.
 const SECRET_NAMES: [&str; 4] = ["API_KEY", "TOKEN", "SECRET", "PASSWORD"];
@@ -64,7 +66,8 @@ fn advise_drain(gateway: &Gateway, agents: &[(&str, &At<Agent>)], notes: &mut No
     }
 }
 
-/// A clock that can't fire because `timeout` fires first. An inherited one is no mistake where only `timeout` is set.
+/// A clock that can't fire because `timeout` fires first. An inherited one is no mistake where only
+/// `timeout` is set.
 fn advise_clocks(agent: &Agent, notes: &mut Notes) {
     let timeout = agent.timeout();
     let clocks = [
@@ -139,11 +142,6 @@ fn advise_scale(agent: &Agent, notes: &mut Notes) {
         let message = "there is nothing to scale: this agent has no `deployment`";
         notes.add(*at, message, Some("leave `scale` out, or add a deployment".to_owned()));
         return;
-    }
-    if let Some(idle) = scale.idle.filter(|idle| idle.at.is_here() && scale.min().value > 0) {
-        let message =
-            format!("`idle` has no effect: `min` is {}, so it is never parked", scale.min().value);
-        notes.add(idle.at, message, Some("min = 0, or leave `idle` out".to_owned()));
     }
     let limit = agent.max_in_flight();
     if let Some(load) = scale.load.filter(|load| limit.value > 0 && load.value > limit.value) {

@@ -10,11 +10,14 @@ use crate::size::{check_deployment, check_gateway_scale, check_scale, place};
 use crate::table::{Discovery, Endpoint};
 use crate::units;
 
+/// Most agents that a hint lists.
+const MAX_LISTED: usize = 8;
+
 /// Adds every contradiction of the table to the notes.
 pub(crate) fn check(root: &Root, notes: &mut Notes) {
     check_gateway(&root.gateway().value, notes);
     let agents = in_file_order(root);
-    if agents.is_empty() && !root.partial {
+    if agents.is_empty() && !root.partial && !notes.any() {
         let at = root.agents.as_ref().map_or(Origin::Here(0), |agents| agents.at);
         let hint = "add one: [agents.NAME] with endpoints = [\"http://127.0.0.1:8001\"]";
         notes.add(at, "there are no agents", Some(hint.to_owned()));
@@ -118,10 +121,10 @@ fn check_agent(name: &str, agent: &At<Agent>, notes: &mut Notes) {
     }
 }
 
-/// Whether there is a program to start.
+/// Whether there is a program to start; an empty command is a problem of its own.
 pub(crate) fn runs(agent: &Agent) -> bool {
-    agent.deployment.as_ref().is_some_and(|deployment| {
-        !deployment.value.command().value.is_empty() || deployment.value.partial
+    agent.deployment.as_ref().is_some_and(|At { value: deployment, .. }| {
+        deployment.command().at.is_written() || deployment.partial
     })
 }
 
@@ -181,8 +184,8 @@ fn check_endpoints<'r>(
     }
 }
 
-/// That the discovery which the table asks for by name can find the agent. Under "auto" only the place where it runs
-/// can tell.
+/// That the discovery which the table asks for by name can find the agent. Under "auto" only the
+/// place where it runs can tell.
 fn check_found(
     name: &str,
     agent: &At<Agent>,
@@ -262,7 +265,7 @@ fn check_shares(
         let near = notes.nearest(&other.value, names().filter(|known| *known != name));
         let hint = match near {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => "the name of another agent in this table".to_owned(),
+            None => others(name, agents),
         };
         let message = format!("there is no agent `{}` to share", quoted(&other.value));
         notes.add(other.at, message, Some(hint));
@@ -284,6 +287,16 @@ fn check_shares(
         notes.add(at, message, Some(hint));
     }
     check_shared_protocol(agent, shares.owner(name), root, notes);
+}
+
+/// The agents that could be shared, when they are few.
+fn others(name: &str, agents: Option<&BTreeMap<String, At<Agent>>>) -> String {
+    let others = agents.into_iter().flat_map(|agents| agents.keys()).filter(|known| *known != name);
+    let named: Vec<&str> = others.take(MAX_LISTED + 1).map(String::as_str).collect();
+    match named.len() {
+        0 | MAX_LISTED.. => "write the name of another agent in this table".to_owned(),
+        _ => format!("the other agents are {}", named.join(", ")),
+    }
 }
 
 fn check_shared_protocol(agent: &Agent, owner: Option<&str>, root: &Root, notes: &mut Notes) {
