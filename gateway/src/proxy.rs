@@ -144,6 +144,12 @@ fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
     }
 }
 
+/// Whether these may be the characters of a host and a port (RFC 3986, section 3.2.2).
+fn is_authority(host: &HeaderValue) -> bool {
+    let is_known = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(b);
+    host.as_bytes().iter().all(is_known)
+}
+
 /// What is allowed of a body before its agent is known; the agent's own bound follows.
 fn limits(current: &Snapshot) -> Limits {
     Limits { max: u64::MAX, timeout: current.table.gateway.body_timeout, keep: 0 }
