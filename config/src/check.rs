@@ -7,7 +7,7 @@ use crate::reader::{Notes, Origin, quoted};
 use crate::section::At;
 use crate::shares::Shares;
 use crate::size::{check_deployment, check_gateway_scale, check_scale, place};
-use crate::table::{Discovery, Endpoint};
+use crate::table::Endpoint;
 use crate::units;
 
 /// Most agents that a hint lists.
@@ -23,10 +23,9 @@ pub(crate) fn check(root: &Root, notes: &mut Notes) {
         notes.add(at, "there are no agents", Some(hint.to_owned()));
     }
     let shares = Shares::of(root);
-    let served = services(root, &agents, notes);
+    check_services(root, &agents, notes);
     for (name, agent) in &agents {
         check_agent(name, agent, notes);
-        check_found(name, agent, root, &served, notes);
         check_shares(name, agent, root, &shares, notes);
     }
     shares.note_circles(root, notes);
@@ -59,28 +58,33 @@ fn check_gateway(gateway: &Gateway, notes: &mut Notes) {
     }
 }
 
-/// Which agent has which Service, by its full name. Two can't have the same one.
-fn services<'r>(
+/// Which agent has which Service, by its full name; `twice` is told of who claims another's.
+pub(crate) fn services<'r>(
     root: &'r Root,
     agents: &[(&'r str, &'r At<Agent>)],
-    notes: &mut Notes,
+    mut twice: impl FnMut(&'r str, &'r str, &At<String>),
 ) -> BTreeMap<String, &'r str> {
     let mut served: BTreeMap<String, &str> = BTreeMap::new();
-    for (name, agent) in agents {
-        let Some(service) = agent.value.service.as_ref().filter(|_| agent.value.shares.is_none())
-        else {
+    for (name, At { value: agent, .. }) in agents {
+        let Some(service) = agent.service.as_ref().filter(|_| agent.shares.is_none()) else {
             continue;
         };
         let full = full_name(&service.value, root);
-        if let Some(first) = served.get(&full) {
-            let message = format!("agents `{first}` and `{name}` both claim the Service `{full}`");
-            let hint = format!("to run both in one Deployment, write shares = \"{first}\" instead");
-            notes.add(service.at, message, Some(hint));
-        } else {
-            served.insert(full, name);
+        match served.get(&full) {
+            Some(first) => twice(first, name, service),
+            None => drop(served.insert(full, name)),
         }
     }
     served
+}
+
+fn check_services(root: &Root, agents: &[(&str, &At<Agent>)], notes: &mut Notes) {
+    services(root, agents, |first, second, service| {
+        let full = full_name(&service.value, root);
+        let message = format!("agents `{first}` and `{second}` both claim the Service `{full}`");
+        let hint = format!("to run both in one Deployment, write shares = \"{first}\" instead");
+        notes.add(service.at, message, Some(hint));
+    });
 }
 
 /// `name.namespace` of a Service.
@@ -180,71 +184,6 @@ fn check_endpoints<'r>(
         if seen.insert(&endpoint.value, endpoint.at).is_some() {
             let message = format!("http://{} is there twice", endpoint.value);
             notes.add(endpoint.at, message, Some("each replica has its own address".to_owned()));
-        }
-    }
-}
-
-/// That the discovery which the table asks for by name can find the agent. Under "auto" only the
-/// place where it runs can tell.
-fn check_found(
-    name: &str,
-    agent: &At<Agent>,
-    root: &Root,
-    served: &BTreeMap<String, &str>,
-    notes: &mut Notes,
-) {
-    let At { value: agent, at } = agent;
-    if agent.shares.is_some() || agent.partial {
-        return;
-    }
-    let listed = !agent.endpoints().value.is_empty();
-    match root.gateway().value.discovery().value {
-        Discovery::Auto => {}
-        Discovery::Kubernetes | Discovery::Dns => {
-            if agent.service.is_none()
-                && agent.versions().value.is_empty()
-                && !listed
-                && runs(agent)
-            {
-                let message = format!("agent `{name}` has no `service` for `discovery` to look up");
-                let hint = format!("add service = \"{name}-agent\", or endpoints");
-                notes.add(*at, message, Some(hint));
-            }
-        }
-        Discovery::Listed if !agent.versions().value.is_empty() => {
-            check_listed_versions(agent, root, served, notes);
-        }
-        Discovery::Listed if agent.service.is_some() && !listed && !runs(agent) => {
-            let message =
-                format!("`discovery` is \"listed\", and agent `{name}` lists no `endpoints`");
-            let hint = "add endpoints, or leave `discovery` at \"auto\"".to_owned();
-            notes.add(*at, message, Some(hint));
-        }
-        Discovery::Listed => {}
-    }
-}
-
-fn check_listed_versions(
-    agent: &Agent,
-    root: &Root,
-    served: &BTreeMap<String, &str>,
-    notes: &mut Notes,
-) {
-    let agents = root.agents.as_ref().map(|agents| &agents.value);
-    for version in &agent.versions().value {
-        let Some(service) = version.value.service.as_ref() else { continue };
-        let owner =
-            served.get(&full_name(&service.value, root)).and_then(|name| agents?.get(*name));
-        let addressed = owner.is_some_and(|owner| {
-            !owner.value.endpoints().value.is_empty() || runs(&owner.value) || owner.value.partial
-        });
-        if version.value.endpoints().value.is_empty() && !version.value.partial && !addressed {
-            let message = format!(
-                "`discovery` is \"listed\", and the version `{}` lists no `endpoints`",
-                service.value
-            );
-            let hint = "add endpoints to it, or an agent that has this `service` and endpoints";
-            notes.add(service.at, message, Some(hint.to_owned()));
         }
     }
 }
