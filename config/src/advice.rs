@@ -1,14 +1,18 @@
-//! What is legal but unwise. A warning names what will happen, and is here only when someone would be paged for it.
+//! What is legal but unwise. A warning names what will happen, and is here only when someone would
+//! be paged for it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::check::{full_name, in_file_order};
+use crate::check::{full_name, in_file_order, runs, services};
 use crate::raw::{Agent, Deployment, Gateway, Root};
 use crate::reader::{Notes, Origin};
 use crate::section::At;
+use crate::table::Discovery;
 use crate::units::show_duration;
 
-/// nginx (`proxy_read_timeout`) and AWS's application load balancer give up after that much silence.
+/// nginx (`proxy_read_timeout`) and AWS's application load balancer give up after that much
+/// silence.
 const PROXY_IDLE: Duration = Duration::from_secs(60);
 /// Ends of variables' names that hold secrets.
 const SECRET_NAMES: [&str; 4] = ["API_KEY", "TOKEN", "SECRET", "PASSWORD"];
@@ -19,13 +23,15 @@ pub(crate) fn advise(root: &Root, notes: &mut Notes) {
     advise_gateway(gateway, notes);
     let agents = in_file_order(root);
     advise_drain(gateway, &agents, notes);
-    for (_, agent) in &agents {
-        let agent = &agent.value;
+    let served = services(root, &agents, |_, _, _| {});
+    for (name, written) in &agents {
+        let agent = &written.value;
         advise_clocks(agent, notes);
         advise_heartbeat(agent, notes);
         advise_queue(agent, notes);
         advise_scale(agent, notes);
         advise_split(agent, root, notes);
+        advise_found(name, written, root, &served, notes);
         if let Some(deployment) = agent.deployment.as_ref().filter(|_| agent.shares.is_none()) {
             advise_deployment(deployment, agent.service.is_some(), notes);
         }
@@ -64,7 +70,8 @@ fn advise_drain(gateway: &Gateway, agents: &[(&str, &At<Agent>)], notes: &mut No
     }
 }
 
-/// A clock that can't fire because `timeout` fires first. An inherited one is no mistake where only `timeout` is set.
+/// A clock that can't fire because `timeout` fires first. An inherited one is no mistake where only
+/// `timeout` is set.
 fn advise_clocks(agent: &Agent, notes: &mut Notes) {
     let timeout = agent.timeout();
     let clocks = [
@@ -140,11 +147,6 @@ fn advise_scale(agent: &Agent, notes: &mut Notes) {
         notes.add(*at, message, Some("leave `scale` out, or add a deployment".to_owned()));
         return;
     }
-    if let Some(idle) = scale.idle.filter(|idle| idle.at.is_here() && scale.min().value > 0) {
-        let message =
-            format!("`idle` has no effect: `min` is {}, so it is never parked", scale.min().value);
-        notes.add(idle.at, message, Some("min = 0, or leave `idle` out".to_owned()));
-    }
     let limit = agent.max_in_flight();
     if let Some(load) = scale.load.filter(|load| limit.value > 0 && load.value > limit.value) {
         let message = format!(
@@ -176,6 +178,70 @@ fn advise_split(agent: &Agent, root: &Root, notes: &mut Notes) {
     if let Some((key, at)) = unused.filter(|(_, at)| at.is_here()) {
         let message = format!("`{key}` gets no traffic: `versions` says where all of it goes");
         notes.add(at, message, Some("make it one of the versions, or leave it out".to_owned()));
+    }
+}
+
+/// An agent that the discovery which the table asks for by name can't find: its requests get 503.
+/// Under "auto" only the place where it runs can tell.
+fn advise_found(
+    name: &str,
+    agent: &At<Agent>,
+    root: &Root,
+    served: &BTreeMap<String, &str>,
+    notes: &mut Notes,
+) {
+    let At { value: agent, at } = agent;
+    if agent.shares.is_some() {
+        return;
+    }
+    let listed = !agent.endpoints().value.is_empty();
+    match root.gateway().value.discovery().value {
+        Discovery::Auto => {}
+        Discovery::Kubernetes | Discovery::Dns => {
+            if agent.service.is_none()
+                && agent.versions().value.is_empty()
+                && !listed
+                && runs(agent)
+            {
+                let message = format!("agent `{name}` has no `service` for `discovery` to look up");
+                let hint = format!("add service = \"{name}-agent\", or endpoints");
+                notes.add(*at, message, Some(hint));
+            }
+        }
+        Discovery::Listed if !agent.versions().value.is_empty() => {
+            advise_listed_versions(agent, root, served, notes);
+        }
+        Discovery::Listed if agent.service.is_some() && !listed && !runs(agent) => {
+            let message =
+                format!("`discovery` is \"listed\", and agent `{name}` lists no `endpoints`");
+            let hint = "add endpoints, or leave `discovery` at \"auto\"".to_owned();
+            notes.add(*at, message, Some(hint));
+        }
+        Discovery::Listed => {}
+    }
+}
+
+fn advise_listed_versions(
+    agent: &Agent,
+    root: &Root,
+    served: &BTreeMap<String, &str>,
+    notes: &mut Notes,
+) {
+    let agents = root.agents.as_ref().map(|agents| &agents.value);
+    for version in &agent.versions().value {
+        let Some(service) = version.value.service.as_ref() else { continue };
+        let owner =
+            served.get(&full_name(&service.value, root)).and_then(|name| agents?.get(*name));
+        let addressed = owner
+            .is_some_and(|owner| !owner.value.endpoints().value.is_empty() || runs(&owner.value));
+        if version.value.endpoints().value.is_empty() && !addressed {
+            let message = format!(
+                "`discovery` is \"listed\", and the version `{}` lists no `endpoints`",
+                service.value
+            );
+            let hint = "add endpoints to it, or an agent that has this `service` and endpoints";
+            notes.add(service.at, message, Some(hint.to_owned()));
+        }
     }
 }
 

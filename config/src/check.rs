@@ -7,23 +7,25 @@ use crate::reader::{Notes, Origin, quoted};
 use crate::section::At;
 use crate::shares::Shares;
 use crate::size::{check_deployment, check_gateway_scale, check_scale, place};
-use crate::table::{Discovery, Endpoint};
+use crate::table::Endpoint;
 use crate::units;
+
+/// Most agents that a hint lists.
+const MAX_LISTED: usize = 8;
 
 /// Adds every contradiction of the table to the notes.
 pub(crate) fn check(root: &Root, notes: &mut Notes) {
     check_gateway(&root.gateway().value, notes);
     let agents = in_file_order(root);
-    if agents.is_empty() && !root.partial {
+    if agents.is_empty() && !root.partial && !notes.any() {
         let at = root.agents.as_ref().map_or(Origin::Here(0), |agents| agents.at);
         let hint = "add one: [agents.NAME] with endpoints = [\"http://127.0.0.1:8001\"]";
         notes.add(at, "there are no agents", Some(hint.to_owned()));
     }
     let shares = Shares::of(root);
-    let served = services(root, &agents, notes);
+    check_services(root, &agents, notes);
     for (name, agent) in &agents {
         check_agent(name, agent, notes);
-        check_found(name, agent, root, &served, notes);
         check_shares(name, agent, root, &shares, notes);
     }
     shares.note_circles(root, notes);
@@ -56,28 +58,33 @@ fn check_gateway(gateway: &Gateway, notes: &mut Notes) {
     }
 }
 
-/// Which agent has which Service, by its full name. Two can't have the same one.
-fn services<'r>(
+/// Which agent has which Service, by its full name; `twice` is told of who claims another's.
+pub(crate) fn services<'r>(
     root: &'r Root,
     agents: &[(&'r str, &'r At<Agent>)],
-    notes: &mut Notes,
+    mut twice: impl FnMut(&'r str, &'r str, &At<String>),
 ) -> BTreeMap<String, &'r str> {
     let mut served: BTreeMap<String, &str> = BTreeMap::new();
-    for (name, agent) in agents {
-        let Some(service) = agent.value.service.as_ref().filter(|_| agent.value.shares.is_none())
-        else {
+    for (name, At { value: agent, .. }) in agents {
+        let Some(service) = agent.service.as_ref().filter(|_| agent.shares.is_none()) else {
             continue;
         };
         let full = full_name(&service.value, root);
-        if let Some(first) = served.get(&full) {
-            let message = format!("agents `{first}` and `{name}` both claim the Service `{full}`");
-            let hint = format!("to run both in one Deployment, write shares = \"{first}\" instead");
-            notes.add(service.at, message, Some(hint));
-        } else {
-            served.insert(full, name);
+        match served.get(&full) {
+            Some(first) => twice(first, name, service),
+            None => drop(served.insert(full, name)),
         }
     }
     served
+}
+
+fn check_services(root: &Root, agents: &[(&str, &At<Agent>)], notes: &mut Notes) {
+    services(root, agents, |first, second, service| {
+        let full = full_name(&service.value, root);
+        let message = format!("agents `{first}` and `{second}` both claim the Service `{full}`");
+        let hint = format!("to run both in one Deployment, write shares = \"{first}\" instead");
+        notes.add(service.at, message, Some(hint));
+    });
 }
 
 /// `name.namespace` of a Service.
@@ -118,10 +125,10 @@ fn check_agent(name: &str, agent: &At<Agent>, notes: &mut Notes) {
     }
 }
 
-/// Whether there is a program to start.
+/// Whether there is a program to start; an empty command is a problem of its own.
 pub(crate) fn runs(agent: &Agent) -> bool {
-    agent.deployment.as_ref().is_some_and(|deployment| {
-        !deployment.value.command().value.is_empty() || deployment.value.partial
+    agent.deployment.as_ref().is_some_and(|At { value: deployment, .. }| {
+        deployment.command().at.is_written() || deployment.partial
     })
 }
 
@@ -181,71 +188,6 @@ fn check_endpoints<'r>(
     }
 }
 
-/// That the discovery which the table asks for by name can find the agent. Under "auto" only the place where it runs
-/// can tell.
-fn check_found(
-    name: &str,
-    agent: &At<Agent>,
-    root: &Root,
-    served: &BTreeMap<String, &str>,
-    notes: &mut Notes,
-) {
-    let At { value: agent, at } = agent;
-    if agent.shares.is_some() || agent.partial {
-        return;
-    }
-    let listed = !agent.endpoints().value.is_empty();
-    match root.gateway().value.discovery().value {
-        Discovery::Auto => {}
-        Discovery::Kubernetes | Discovery::Dns => {
-            if agent.service.is_none()
-                && agent.versions().value.is_empty()
-                && !listed
-                && runs(agent)
-            {
-                let message = format!("agent `{name}` has no `service` for `discovery` to look up");
-                let hint = format!("add service = \"{name}-agent\", or endpoints");
-                notes.add(*at, message, Some(hint));
-            }
-        }
-        Discovery::Listed if !agent.versions().value.is_empty() => {
-            check_listed_versions(agent, root, served, notes);
-        }
-        Discovery::Listed if agent.service.is_some() && !listed && !runs(agent) => {
-            let message =
-                format!("`discovery` is \"listed\", and agent `{name}` lists no `endpoints`");
-            let hint = "add endpoints, or leave `discovery` at \"auto\"".to_owned();
-            notes.add(*at, message, Some(hint));
-        }
-        Discovery::Listed => {}
-    }
-}
-
-fn check_listed_versions(
-    agent: &Agent,
-    root: &Root,
-    served: &BTreeMap<String, &str>,
-    notes: &mut Notes,
-) {
-    let agents = root.agents.as_ref().map(|agents| &agents.value);
-    for version in &agent.versions().value {
-        let Some(service) = version.value.service.as_ref() else { continue };
-        let owner =
-            served.get(&full_name(&service.value, root)).and_then(|name| agents?.get(*name));
-        let addressed = owner.is_some_and(|owner| {
-            !owner.value.endpoints().value.is_empty() || runs(&owner.value) || owner.value.partial
-        });
-        if version.value.endpoints().value.is_empty() && !version.value.partial && !addressed {
-            let message = format!(
-                "`discovery` is \"listed\", and the version `{}` lists no `endpoints`",
-                service.value
-            );
-            let hint = "add endpoints to it, or an agent that has this `service` and endpoints";
-            notes.add(service.at, message, Some(hint.to_owned()));
-        }
-    }
-}
-
 /// That `shares` names an agent, and nothing beside it says otherwise.
 fn check_shares(
     name: &str,
@@ -262,7 +204,7 @@ fn check_shares(
         let near = notes.nearest(&other.value, names().filter(|known| *known != name));
         let hint = match near {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => "the name of another agent in this table".to_owned(),
+            None => others(name, agents),
         };
         let message = format!("there is no agent `{}` to share", quoted(&other.value));
         notes.add(other.at, message, Some(hint));
@@ -284,6 +226,16 @@ fn check_shares(
         notes.add(at, message, Some(hint));
     }
     check_shared_protocol(agent, shares.owner(name), root, notes);
+}
+
+/// The agents that could be shared, when they are few.
+fn others(name: &str, agents: Option<&BTreeMap<String, At<Agent>>>) -> String {
+    let others = agents.into_iter().flat_map(|agents| agents.keys()).filter(|known| *known != name);
+    let named: Vec<&str> = others.take(MAX_LISTED + 1).map(String::as_str).collect();
+    match named.len() {
+        0 | MAX_LISTED.. => "write the name of another agent in this table".to_owned(),
+        _ => format!("the other agents are {}", named.join(", ")),
+    }
 }
 
 fn check_shared_protocol(agent: &Agent, owner: Option<&str>, root: &Root, notes: &mut Notes) {

@@ -61,7 +61,8 @@ fn gateway(written: &raw::Gateway, drain_timeout: Duration) -> Gateway {
 
 fn agent(name: &str, written: &raw::Agent, owner: Option<&str>, root: &raw::Root) -> Agent {
     let agents = root.agents.as_ref().map(|agents| &agents.value);
-    // What runs and how it speaks is the owner's; `[defaults]` gives a sharing agent none of its own.
+    // What runs and how it speaks is the owner's; `[defaults]` gives a sharing agent none of its
+    // own.
     let runs = owner.and_then(|owner| agents?.get(owner)).map_or(written, |owner| &owner.value);
     let own = owner.is_none();
     let timeout = written.timeout().value;

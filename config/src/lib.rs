@@ -5,26 +5,32 @@
 //! types with one conversion, and the parser, the JSON [`schema`] and the reference page read the
 //! same list of keys.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod advice;
 mod check;
 mod convert;
 mod kinds;
 pub mod names;
+mod page;
 mod problem;
 mod raw;
 mod reader;
+mod render;
+mod schema;
 mod section;
 mod shares;
 mod size;
 mod syntax;
 mod table;
 mod units;
-mod web;
 
 use raw::Written;
 use reader::Notes;
 
 pub use problem::{Checked, Problem};
+pub use render::render_json;
+pub use schema::schema;
 pub use table::*;
 
 /// Reads the text of a table. `file` is what problems call it.
@@ -47,8 +53,7 @@ pub fn parse(text: &str, file: &str) -> Result<Checked, Vec<Problem>> {
     Err(errors.problems(text, file))
 }
 
-/// TEMP
-#[must_use]
-pub fn schema() -> String {
-    String::new()
+/// The reference page of the table, Markdown: what `docs/table.md` holds.
+pub fn reference() -> String {
+    page::page()
 }

@@ -5,17 +5,17 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::kinds::pods::{AgentType, Argument, EnvValue, Image, Label, Secret, Service, Variable};
+use crate::kinds::web::{Address, Header, Http, Network, Path, ProbePath};
+use crate::kinds::words::OneOf;
 use crate::kinds::{
-    Address, AgentType, Bytes, Clock, Cpu, EnvValue, Flag, MAX_BYTES, Network, OneOf, Pause,
-    Secret, Share, Time, Variable, Whole, YEAR_MS,
+    Bytes, Clock, Cpu, Flag, Line, MAX_BYTES, Other, Pause, Share, Time, Whole, YEAR_MS,
 };
 use crate::reader::{Notes, Reader};
 use crate::section::{
-    At, Field, Kind, List, Map, OrOff, Section, Shape, built_in, merge_field, section,
+    At, Field, Kind, List, Map, OrOff, Section, Shape, built_in, merge_field, one_line, section,
 };
-use crate::syntax;
-use crate::table;
-use crate::web::{Argument, Header, Http, Image, Label, Line, Other, Path, ProbePath, Service};
+use crate::{syntax, table};
 
 /// Most requests that a limit or a queue can count.
 const MILLION: u64 = 1_000_000;
@@ -35,9 +35,9 @@ section! {
         gateway: Gateway = {},
         /// Where the manifests go.
         kubernetes: Kubernetes = {},
-        /// What holds for every agent that doesn't say otherwise: any key of an agent. Tables such as
-        /// `queue` are merged key by key.
-        defaults: Defaults = {},
+        /// What holds for every agent that doesn't say otherwise: any key of an agent. Tables such
+        /// as `queue` are merged key by key.
+        defaults: Defaults,
         /// The agents by type. A type is a DNS-1123 label: 1 to 63 of `a-z`, `0-9` and `-`.
         agents: Map<AgentType, Agent>,
     }
@@ -46,10 +46,11 @@ section! {
 section! {
     /// The gateway's own settings.
     Gateway {
-        /// Where clients connect: HTTP/1.1, and HTTP/2 with prior knowledge. Port 0 takes a free one.
+        /// Where clients connect: HTTP/1.1, and HTTP/2 with prior knowledge. Port 0 takes a free
+        /// one.
         listen: Address = "127.0.0.1:8080",
-        /// Where operators connect: probes, metrics, admin API. It has no authentication: keep it off
-        /// the public network.
+        /// Where operators connect: probes, metrics, admin API. It has no authentication: keep it
+        /// off the public network.
         admin: Address = "127.0.0.1:9090",
         /// Worker threads; 0 is one per CPU that the cgroup allows.
         workers: Whole<0, 1024> = 0,
@@ -95,15 +96,20 @@ section! {
     Agent {
         /// One line for people.
         description: Line = ""; eg "Writes and runs code",
-        /// The Kubernetes Service, `name` or `name.namespace`, for `kubernetes` and `dns` discovery.
+        /// The Kubernetes Service, `name` or `name.namespace`, for `kubernetes` and `dns`
+        /// discovery.
         service: Service; eg "coding-agent",
-        /// Addresses, for `listed` discovery and where `service` is absent. The port is 80 without one.
+        /// Addresses, for `listed` discovery and where `service` is absent. The port is 80 without
+        /// one.
         endpoints: List<Http> = []; eg ["http://127.0.0.1:8001", "http://127.0.0.1:8002"],
-        /// The agent in whose Deployment this one runs; it learns the type from `x-agent-type`. Clocks and
-        /// limits stay this agent's own.
+        /// The agent in whose Deployment this one runs; it learns the type from `x-agent-type`.
+        /// Clocks and limits stay this agent's own.
         shares: Other; eg "qa",
         /// A weighted split of the traffic.
-        versions: List<Version> = []; eg [{ service = "search-agent", weight = 95 }, { service = "search-agent-next", weight = 5 }],
+        versions: List<Version> = []; eg [
+            { service = "search-agent", weight = 95 },
+            { service = "search-agent-next", weight = 5 }
+        ],
         /// How replicas speak. An agent that `shares` speaks as the other does.
         protocol: OneOf<table::Protocol> = "http1",
         /// Largest request body.
@@ -116,7 +122,8 @@ section! {
         idle_timeout: Clock = "60s",
         /// From admitted (after the queue) to the last byte, retries included.
         timeout: Clock = "300s",
-        /// Comments to a client whose event stream is silent for this long, so that nothing on the way cuts it.
+        /// Comments to a client whose event stream is silent for this long, so that nothing on the
+        /// way cuts it.
         heartbeat: OrOff<Time<100, YEAR_MS>> = "off"; eg "15s",
         /// What a client's leaving does to its request.
         on_disconnect: OneOf<table::OnDisconnect> = "cancel",
@@ -134,7 +141,8 @@ section! {
         health: OrOff<Health> = "off"; eg { path = "/readyz" },
         /// Connections to replicas, for each of the gateway's workers.
         keepalive: Keepalive = {},
-        /// Renames: the path that a client asks for to the one that the agent is asked for. Others pass unchanged.
+        /// Renames: the path that a client asks for to the one that the agent is asked for. Others
+        /// pass unchanged.
         paths: Map<Path, Path> = {}; eg { "/invoke" = "/run" },
         /// What runs, and its size.
         deployment: Deployment,
@@ -146,11 +154,12 @@ section! {
 section! {
     /// One side of a traffic split.
     Version {
-        /// Its Kubernetes Service; needed.
-        service: Service; eg "search-agent-next",
+        /// Its Kubernetes Service.
+        service: Service as needed; eg "search-agent-next",
         /// Its share of the traffic, relative to the sum of all weights; 0 takes none.
         weight: Whole<0, MILLION> = 1,
-        /// Addresses, for `listed` discovery; without them those of the agent that has this `service`.
+        /// Addresses, for `listed` discovery; without them those of the agent that has this
+        /// `service`.
         endpoints: List<Http> = []; eg ["http://127.0.0.1:8003"],
     }
 }
@@ -168,8 +177,8 @@ section! {
 section! {
     /// Which requests go to the same replica.
     Affinity {
-        /// The request header whose value decides; needed.
-        header: Header; eg "x-session-id",
+        /// The request header whose value decides.
+        header: Header as needed; eg "x-session-id",
     }
 }
 
@@ -218,7 +227,8 @@ section! {
 section! {
     /// Connections to replicas, for each of the gateway's workers.
     Keepalive {
-        /// How long one may lie unused. Stay under the agent's own: many servers close at 5 seconds.
+        /// How long one may lie unused. Stay under the agent's own: many servers close at 5
+        /// seconds.
         idle: Clock = "4s",
         /// How old one may become.
         age: Clock = "5m",
@@ -236,8 +246,8 @@ section! {
         command: List<Argument> = []; eg ["agent", "--type", "coding"],
         /// Environment variables, in the clear.
         env: Map<Variable, EnvValue> = {}; eg { AGENT_MODEL = "gpt-4o" },
-        /// Environment variables from Secrets: the Secret's name and the key in it. `switchyard up` takes them
-        /// from its own environment.
+        /// Environment variables from Secrets: the Secret's name and the key in it. `switchyard up`
+        /// takes them from its own environment.
         secrets: Map<Variable, Secret> = {}; eg { OPENAI_API_KEY = "agent-secrets/openai-api-key" },
         /// What is reserved for each replica.
         requests: Resources = {},
@@ -259,7 +269,8 @@ section! {
 section! {
     /// How many replicas run.
     Scale {
-        /// Fewest replicas, and what `switchyard up` starts. 0 parks an idle agent (then `idle` is needed).
+        /// Fewest replicas, and what `switchyard up` starts. 0 parks an idle agent (then `idle` is
+        /// needed).
         min: Whole<0, 10_000> = 1,
         /// Most replicas.
         max: Whole<1, 10_000> => "the same as `min`, at least 1",
@@ -322,8 +333,8 @@ pub(crate) struct Written {
     pub(crate) whole: bool,
 }
 
-/// Reads a whole file. What is wrong with its text and its values stands in the notes; `None` when the text is too
-/// far from TOML.
+/// Reads a whole file. What is wrong with its text and its values stands in the notes; `None` when
+/// the text is too far from TOML.
 pub(crate) fn read(text: &str, notes: &mut Notes) -> Option<Written> {
     syntax::parse(text, notes, |tree, whole, notes| {
         let mut reader = Reader::new(notes, Root::shape);

@@ -1,15 +1,17 @@
-//! Walks the spanned tree: where a value stands, what was wrong with it, and which spelling was meant.
+//! Walks the spanned tree: where a value stands, what was wrong with it, and which spelling was
+//! meant.
 
 use std::cell::LazyCell;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::kinds::AgentType;
+use crate::kinds::pods::AgentType;
 use crate::problem::Problem;
 use crate::section::{At, Kind, Name, Shape};
 
-/// Spellings compared over a whole file while looking for the nearest one; hints end there, problems don't.
+/// Spellings compared over a whole file while looking for the nearest one; hints end there,
+/// problems don't.
 const MAX_COMPARISONS: usize = 200_000;
 /// Longest piece of the file that a message repeats, in characters.
 const MAX_QUOTED: usize = 60;
@@ -141,6 +143,8 @@ pub(crate) enum Wrong {
     Kind,
     /// Of its kind, but.
     Because(String),
+    /// Of its kind, but out of bounds: an example would not help.
+    Bounds(String),
     /// Of its kind, but; and what to write instead.
     Rather(String, String),
 }
@@ -150,6 +154,8 @@ pub(crate) struct Reader<'n> {
     pub(crate) notes: &'n mut Notes,
     /// Values are read as `[defaults]`.
     pub(crate) in_defaults: bool,
+    /// The value that is read next might also be "off".
+    pub(crate) or_off: bool,
     path: Vec<String>,
     /// The shape of the whole table, to know where a misplaced key belongs; made when one is found.
     root: LazyCell<Shape>,
@@ -157,7 +163,13 @@ pub(crate) struct Reader<'n> {
 
 impl<'n> Reader<'n> {
     pub(crate) fn new(notes: &'n mut Notes, root: fn() -> Shape) -> Self {
-        Self { notes, in_defaults: false, path: Vec::new(), root: LazyCell::new(root) }
+        Self {
+            notes,
+            in_defaults: false,
+            or_off: false,
+            path: Vec::new(),
+            root: LazyCell::new(root),
+        }
     }
 
     /// The origin of something at this byte.
@@ -184,12 +196,23 @@ impl<'n> Reader<'n> {
         value: &'v Spanned<DeValue<'i>>,
         example: impl FnOnce() -> String,
     ) -> Option<&'v DeTable<'i>> {
+        let noun = self.noun("a table");
         let table = value.get_ref().as_table();
         if table.is_none() {
-            let message = format!("`{}` takes a table, not {}", self.key(), article(value));
+            let got = match value.get_ref().as_str() {
+                Some(word) if noun != "a table" => format!("`{}`", quoted(word)),
+                _ => article(value),
+            };
+            let message = format!("`{}` takes {noun}, not {got}", self.key());
             self.say(value, message, Some(format!("for example {}", example())));
         }
         table
+    }
+
+    /// What a key takes, with "off" where that is possible.
+    fn noun(&mut self, noun: &str) -> String {
+        let or_off = std::mem::take(&mut self.or_off);
+        if or_off { format!("\"off\" or {noun}") } else { noun.to_owned() }
     }
 
     /// A key that the section doesn't have.
@@ -204,7 +227,8 @@ impl<'n> Reader<'n> {
         self.notes.add(self.origin(key.span().start), message, Some(hint));
     }
 
-    /// What an unknown key may have meant: a key of its section, a key of another section, or any that there is.
+    /// What an unknown key may have meant: a key of its section, a key of another section, or any
+    /// that there is.
     fn meant(&mut self, name: &str, known: &[&'static str]) -> String {
         if let Some(near) = self.notes.nearest(name, known.iter().copied()) {
             return format!("did you mean `{near}`?");
@@ -213,7 +237,11 @@ impl<'n> Reader<'n> {
         if !elsewhere.is_empty() {
             return format!("`{name}` is a key of {}", elsewhere.join(" and "));
         }
-        let stem = |known: &&&str| name.len() >= MIN_STEM && known.starts_with(name);
+        let stem = |known: &&&str| {
+            let (short, long) =
+                if name.len() < known.len() { (name, **known) } else { (**known, name) };
+            short.len() >= MIN_STEM && long.starts_with(short)
+        };
         let begun: Vec<String> = known.iter().filter(stem).map(|k| format!("`{k}`")).collect();
         match (begun.is_empty(), known.len() <= MAX_LISTED) {
             (false, _) => format!("did you mean {}?", begun.join(" or ")),
@@ -245,21 +273,24 @@ impl<'n> Reader<'n> {
         example: &str,
         echo: bool,
     ) {
-        let key = self.key();
+        let (key, noun) = (self.key(), self.noun(noun));
         let (message, hint) = match wrong {
             Wrong::Kind => {
-                let got = match value.get_ref().as_str() {
-                    Some("") => "an empty string".to_owned(),
-                    Some(text) if echo => format!("`{}`", quoted(text)),
-                    Some(_) => "this".to_owned(),
-                    None => article(value),
+                let not = match value.get_ref().as_str() {
+                    Some("") => ", not an empty string".to_owned(),
+                    Some(text) if echo => format!(", not `{}`", quoted(text)),
+                    Some(_) => String::new(),
+                    None => format!(", not {}", article(value)),
                 };
-                (format!("`{key}` takes {noun}, not {got}"), format!("for example {example}"))
+                (format!("`{key}` takes {noun}{not}"), Some(format!("for example {example}")))
             }
-            Wrong::Because(why) => (format!("`{key}` {why}"), format!("for example {example}")),
-            Wrong::Rather(why, rather) => (format!("`{key}` {why}"), rather),
+            Wrong::Because(why) => {
+                (format!("`{key}` {why}"), Some(format!("for example {example}")))
+            }
+            Wrong::Bounds(why) => (format!("`{key}` {why}"), None),
+            Wrong::Rather(why, rather) => (format!("`{key}` {why}"), Some(rather)),
         };
-        self.say(value, message, Some(hint));
+        self.say(value, message, hint);
     }
 
     /// Anything else, at a value.

@@ -66,10 +66,25 @@ pub(crate) struct Leaf {
     pub(crate) example: String,
     /// What an editor checks.
     pub(crate) schema: serde_json::Value,
+    /// The words it is one of, each with its meaning; empty when it is none of a few words.
+    pub(crate) words: Vec<(&'static str, &'static str)>,
+}
+
+impl Leaf {
+    /// A value that isn't one of a few words.
+    pub(crate) fn new(
+        noun: impl Into<String>,
+        example: impl Into<String>,
+        schema: serde_json::Value,
+    ) -> Self {
+        Self { noun: noun.into(), example: example.into(), schema, words: Vec::new() }
+    }
 }
 
 /// A table of known keys, for people and editors.
 pub(crate) struct Section {
+    /// What the schema calls it.
+    pub(crate) name: &'static str,
     /// What it is about.
     pub(crate) about: &'static str,
     /// Its keys in the order of the reference page.
@@ -89,7 +104,9 @@ pub(crate) struct Field {
     /// Its built-in default in words, where other keys decide.
     pub(crate) computed: Option<&'static str>,
     /// A value, as written in a file.
-    pub(crate) example: Option<&'static str>,
+    pub(crate) example: Option<String>,
+    /// The section is nothing without it.
+    pub(crate) needed: bool,
 }
 
 impl Shape {
@@ -99,6 +116,14 @@ impl Shape {
             Self::Section(section) => Some(section),
             Self::OrOff(inner) | Self::List(inner) => inner.section(),
             Self::Leaf(_) | Self::Map { .. } => None,
+        }
+    }
+
+    /// Something to write there.
+    pub(crate) fn example(&self) -> String {
+        match self {
+            Self::Leaf(leaf) => leaf.example.split(" or ").next().unwrap_or_default().to_owned(),
+            _ => self.section().map_or_else(String::new, Section::example),
         }
     }
 
@@ -168,12 +193,17 @@ impl<K: Kind> Kind for OrOff<K> {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self::Value> {
         match value.get_ref() {
             DeValue::String(text) if text == "off" => Some(None),
-            DeValue::Boolean(_) => {
-                let message = format!("`{}` takes \"off\" or a value, not a boolean", reader.key());
-                reader.say(value, message, Some("write \"off\", or leave the key out".to_owned()));
+            DeValue::Boolean(false) => {
+                let message = format!("`{}` is switched off with a word", reader.key());
+                reader.say(value, message, Some("write \"off\"".to_owned()));
                 None
             }
-            _ => K::read(value, reader).map(Some),
+            _ => {
+                reader.or_off = true;
+                let read = K::read(value, reader);
+                reader.or_off = false;
+                read.map(Some)
+            }
         }
     }
 
@@ -199,7 +229,7 @@ impl<K: Kind> Kind for List<K> {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self::Value> {
         let Some(items) = value.get_ref().as_array() else {
             let message = format!("`{}` takes an array", reader.key());
-            let hint = "put it in brackets: [ … ]".to_owned();
+            let hint = format!("for example [{}]", K::shape().example());
             reader.say(value, message, Some(hint));
             return None;
         };
@@ -277,10 +307,16 @@ pub(crate) fn built_in<K: Kind>(spelling: &str) -> Option<At<K::Value>> {
     Some(At { value: K::fill(read), at: Origin::BuiltIn })
 }
 
-/// Defines a section: `/// about` `Name { /// doc` `key: Kind = default => "computed default"; eg example, … }`.
+/// Tokens as they stand in a line: `stringify!` breaks long ones.
+pub(crate) fn one_line(tokens: &str) -> String {
+    tokens.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Defines a section: `/// about` `Name { /// doc` `key: Kind = default => "computed default"; eg
+/// example, … }`.
 macro_rules! section {
     ($(#[doc = $about:literal])* $name:ident {
-        $($(#[doc = $doc:literal])* $key:ident: $kind:ty
+        $($(#[doc = $doc:literal])* $key:ident: $kind:ty $(as $needed:ident)?
             $(= $default:tt)? $(=> $computed:literal)? $(; eg $example:tt)?,)*
     }) => {
         $(#[doc = $about])*
@@ -293,7 +329,7 @@ macro_rules! section {
 
         impl $name {
             $($(
-                #[doc = concat!("`", stringify!($key), "`, by default `", stringify!($default), "`; filled sections only.")]
+                #[doc = concat!("By default `", stringify!($default), "`; once filled.")]
                 pub(crate) fn $key(&self) -> &At<<$kind as Kind>::Value> {
                     self.$key.as_ref().expect("a filled section has every key with a default")
                 }
@@ -305,6 +341,7 @@ macro_rules! section {
 
             fn shape() -> Shape {
                 Shape::Section(Section {
+                    name: stringify!($name),
                     about: concat!($($about),*).trim(),
                     fields: vec![$(Field {
                         key: stringify!($key),
@@ -312,14 +349,15 @@ macro_rules! section {
                         shape: <$kind as Kind>::shape(),
                         default: None$(.or(Some(stringify!($default))))?,
                         computed: None$(.or(Some($computed)))?,
-                        example: None$(.or(Some(stringify!($example))))?,
+                        example: None$(.or(Some(one_line(stringify!($example)))))?,
+                        needed: false $(|| stringify!($needed) == "needed")?,
                     }),*],
                 })
             }
 
             fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
                 let mut section = Self::default();
-                let table = reader.table(value, || Self::shape().section().map_or_else(String::new, Section::example))?;
+                let table = reader.table(value, || Self::shape().example())?;
                 for (key, value) in table {
                     let read = match key.get_ref().as_ref() {
                         $(stringify!($key) => {
@@ -349,7 +387,10 @@ macro_rules! section {
                     partial: false,
                 });
                 value = Self::merge(value, &BUILT_IN);
-                $(value.$key = value.$key.map(|At { value, at }| At { value: <$kind as Kind>::fill(value), at });)*
+                $(value.$key = value.$key.map(|key| At {
+                    value: <$kind as Kind>::fill(key.value),
+                    at: key.at,
+                });)*
                 value
             }
         }
@@ -360,9 +401,13 @@ pub(crate) use section;
 impl Section {
     /// The smallest thing to write in its place.
     pub(crate) fn example(&self) -> String {
-        let written = |field: &Field| {
-            field.example.or(field.default).map(|value| format!("{{ {} = {value} }}", field.key))
-        };
-        self.fields.iter().find_map(written).unwrap_or_else(|| "{}".to_owned())
+        let needed = self.fields.iter().find(|field| field.needed);
+        let typical = || self.fields.iter().find(|f| f.example.is_some() && f.default.is_none());
+        let any = || self.fields.iter().find(|field| field.default.is_some());
+        let field = needed.or_else(typical).or_else(any);
+        let value = |field: &Field| Some(field.example.as_deref().or(field.default)?.to_owned());
+        field
+            .and_then(|field| Some(format!("{{ {} = {} }}", field.key, value(field)?)))
+            .unwrap_or_else(|| "{}".to_owned())
     }
 }

@@ -7,7 +7,8 @@ use crate::reader::{Notes, Origin};
 
 /// Who shares with whom, resolved.
 pub(crate) struct Shares<'r> {
-    /// Agents that share, by name, with the agent in whose Deployment they run; `None` where that leads nowhere.
+    /// Agents that share, by name, with the agent in whose Deployment they run; `None` where that
+    /// leads nowhere.
     owners: BTreeMap<&'r str, Option<&'r str>>,
     /// Each circle, in its order.
     circles: Vec<Vec<&'r str>>,
@@ -23,7 +24,8 @@ impl<'r> Shares<'r> {
         shares
     }
 
-    /// In whose Deployment a sharing agent runs: never one that shares itself. `None` for an agent that has its own.
+    /// In whose Deployment a sharing agent runs: never one that shares itself. `None` for an agent
+    /// that has its own.
     pub(crate) fn owner(&self, name: &str) -> Option<&'r str> {
         self.owners.get(name).copied().flatten()
     }

@@ -72,7 +72,8 @@ pub(crate) fn check_scale(scale: &At<Scale>, deployment: Option<&Deployment>, no
     check_cpu_target(scale, deployment, notes);
 }
 
-/// Kubernetes measures CPU in percent of the request, and takes the limit for one where there is none.
+/// Kubernetes measures CPU in percent of the request, and takes the limit for one where there is
+/// none.
 fn check_cpu_target(scale: &Scale, deployment: Option<&Deployment>, notes: &mut Notes) {
     let (Some(target), Some(deployment)) = (&scale.cpu, deployment) else { return };
     let (requests, limits) = (&deployment.requests().value, &deployment.limits().value);

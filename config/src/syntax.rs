@@ -1,7 +1,7 @@
 //! Text that is no TOML: what to say of it, and how to go on with the rest of the file.
 //!
-//! The TOML parser recovers within a file, but after an open bracket it complains of every line that
-//! follows. So the statement that is at fault is blanked out and the file parsed again.
+//! The TOML parser recovers within a file, but after an open bracket it complains of every line
+//! that follows. So the statement that is at fault is blanked out and the file parsed again.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,8 +14,8 @@ use crate::reader::{Notes, Origin, quoted};
 /// Faulty statements that are named before the file is given up; each costs a parse.
 const MAX_FAULTS: usize = 20;
 
-/// Parses the text and hands the tree to `walk`, with whether it is the whole file: what is no TOML is noted
-/// and left out of it.
+/// Parses the text and hands the tree to `walk`, with whether it is the whole file: what is no TOML
+/// is noted and left out of it.
 pub(crate) fn parse<T>(
     text: &str,
     notes: &mut Notes,
@@ -74,19 +74,32 @@ fn note_fault(text: &str, error: &Error, notes: &mut Notes) -> Range<usize> {
         return lines.starts[previous]..lines.starts[line];
     }
     let start = (0..=line).rev().find(|line| lines.is_statement(*line)).unwrap_or(0);
+    if start == line && lines.is_unquoted(line) {
+        let hint = "put it in quotes".to_owned();
+        notes.add(Origin::Here(at), "not valid TOML: text without quotes", Some(hint));
+        return lines.starts[line]..lines.end(line);
+    }
+    if error.message().starts_with("key with no value") {
+        let hint = "a line is key = value, [a table], or begins with #".to_owned();
+        notes.add(Origin::Here(first), "not valid TOML: this is no line of a table", Some(hint));
+        return lines.starts[line]..lines.end(line);
+    }
     let place = if error.message().starts_with("unclosed") { lines.begin(start) } else { at };
-    let hint = match error.message() {
-        message if message.starts_with("string values must be quoted") => Some("put it in quotes"),
-        message if message.starts_with("missing opening quote") => Some("put it in quotes"),
-        _ => None,
-    };
-    let message = format!("not valid TOML: {}", error.message());
-    notes.add(Origin::Here(place), message, hint.map(str::to_owned));
+    notes.add(Origin::Here(place), format!("not valid TOML: {}", plain(error.message())), None);
     let header = lines.is_header(start);
     let ends =
         |next: &usize| if header { lines.is_header(*next) } else { lines.is_statement(*next) };
     let end = (line + 1..lines.starts.len()).find(ends);
     lines.starts[start]..end.map_or(text.len(), |end| lines.starts[end])
+}
+
+/// The parser's message where a word of ours is not plainer.
+fn plain(message: &str) -> &str {
+    match message {
+        "invalid basic string, expected `\"`" => "this string is never closed",
+        "invalid literal string, expected `'`" => "this string is never closed",
+        message => message.strip_suffix(", expected nothing").unwrap_or(message),
+    }
 }
 
 /// Whether a line reads well without what stands before it, at least at its beginning.
@@ -126,9 +139,20 @@ impl<'t> Lines<'t> {
         self.starts.partition_point(|start| *start <= byte).saturating_sub(1)
     }
 
+    /// The byte after a line.
+    fn end(&self, line: usize) -> usize {
+        self.starts.get(line + 1).copied().unwrap_or(self.text.len())
+    }
+
     fn text(&self, line: usize) -> &'t str {
-        let end = self.starts.get(line + 1).copied().unwrap_or(self.text.len());
-        self.text.get(self.starts[line]..end).unwrap_or_default()
+        self.text.get(self.starts[line]..self.end(line)).unwrap_or_default()
+    }
+
+    /// Whether a line looks like `key = text` without quotes.
+    fn is_unquoted(&self, line: usize) -> bool {
+        let value = self.text(line).split_once('=').map(|(_, value)| value.trim_start());
+        let starts = |c: char| c.is_alphanumeric() || "/:.*@".contains(c);
+        !self.is_header(line) && value.is_some_and(|value| value.starts_with(starts))
     }
 
     /// The first byte of a line that is no space.

@@ -89,7 +89,8 @@ pub struct Agent {
     pub service: Option<String>,
     /// Addresses for listed discovery.
     pub endpoints: Vec<Endpoint>,
-    /// The agent in whose Deployment this one runs (never one that shares itself: chains are resolved).
+    /// The agent in whose Deployment this one runs (never one that shares itself: chains are
+    /// resolved).
     pub shares: Option<String>,
     /// Weighted traffic split; empty when there is none.
     pub versions: Vec<Version>,
@@ -113,7 +114,8 @@ pub struct Agent {
     pub max_in_flight: Option<u32>,
     /// Where requests wait when every replica is full.
     pub queue: Queue,
-    /// Session affinity: the request header whose value sticks to a replica, lower case; `None` is "off".
+    /// Session affinity: the request header whose value sticks to a replica, lower case; `None` is
+    /// "off".
     pub affinity: Option<String>,
     /// Retries; `None` is "off".
     pub retry: Option<Retry>,
@@ -154,7 +156,8 @@ impl std::fmt::Display for Endpoint {
 /// One side of a traffic split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// Its Service. Under listed discovery its addresses are `endpoints`, or those of the agent that has this `service`.
+    /// Its Service. Under listed discovery its addresses are `endpoints`, or those of the agent
+    /// that has this `service`.
     pub service: String,
     /// Its share of the traffic, relative to the sum of weights. 0 takes none.
     pub weight: u32,

@@ -7,7 +7,8 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// Suffixes of sizes, the longer before the shorter that ends it. Kubernetes' spellings are among them.
+/// Suffixes of sizes, the longer before the shorter that ends it. Kubernetes' spellings are among
+/// them.
 const SIZES: [(&str, u64); 17] = [
     ("KiB", KIB),
     ("MiB", MIB),
@@ -32,7 +33,8 @@ const SIZES: [(&str, u64); 17] = [
 const TIMES: [(&str, u64); 4] =
     [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
 
-/// `"300ms"`, `"5s"`, `"1.5s"`, `"2m"`, `"1m30s"`, `"1h"`. `None` for anything else, also for more than u64 nanoseconds.
+/// `"300ms"`, `"5s"`, `"1.5s"`, `"2m"`, `"1m30s"`, `"1h"`. `None` for anything else, also for more
+/// than u64 nanoseconds.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut nanos = 0u64;
@@ -61,7 +63,8 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     scaled(number, *unit)
 }
 
-/// `"500m"`, `"2"`, `"0.5"`: thousandths of a CPU. `None` for anything else, also for less than a thousandth.
+/// `"500m"`, `"2"`, `"0.5"`: thousandths of a CPU. `None` for anything else, also for less than a
+/// thousandth.
 pub(crate) fn cpu(text: &str) -> Option<u64> {
     match text.strip_suffix('m') {
         Some(millis) => scaled(millis, 1),
@@ -73,7 +76,7 @@ pub(crate) fn cpu(text: &str) -> Option<u64> {
 pub(crate) fn show_duration(time: Duration) -> String {
     let nanos = time.subsec_nanos();
     let seconds = time.as_secs();
-    if nanos != 0 && nanos % 1_000_000 == 0 {
+    if nanos != 0 && nanos.is_multiple_of(1_000_000) {
         return format!("{}ms", time.as_millis());
     }
     if nanos != 0 {
@@ -91,7 +94,7 @@ pub(crate) fn show_duration(time: Duration) -> String {
 pub(crate) fn show_size(bytes: u64) -> String {
     let units = [("GiB", GIB), ("MiB", MIB), ("G", 1_000_000_000), ("KiB", KIB), ("M", 1_000_000)];
     for (suffix, unit) in units {
-        if bytes != 0 && bytes % unit == 0 {
+        if bytes != 0 && bytes.is_multiple_of(unit) {
             return format!("{}{suffix}", bytes / unit);
         }
     }
@@ -100,7 +103,7 @@ pub(crate) fn show_size(bytes: u64) -> String {
 
 /// The spelling of CPU: `2` or `500m`.
 pub(crate) fn show_cpu(millis: u64) -> String {
-    if millis % 1_000 == 0 { (millis / 1_000).to_string() } else { format!("{millis}m") }
+    if millis.is_multiple_of(1_000) { (millis / 1_000).to_string() } else { format!("{millis}m") }
 }
 
 /// How many of the first bytes are digits or a dot.

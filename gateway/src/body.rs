@@ -191,7 +191,10 @@ impl Inner {
         if self.received > self.limits.max {
             return Err(self.fail(Code::BodyTooLarge));
         }
-        if self.incoming.as_ref().is_some_and(Body::is_end_stream) {
+        // Over HTTP/2 the end comes apart from the last byte, and after a declared length
+        // nobody asks for it.
+        let whole = |body: &Incoming| body.is_end_stream() || body.size_hint().exact() == Some(0);
+        if self.incoming.as_ref().is_some_and(whole) {
             self.ended_at = Some(self.last);
         }
         if keep_all || (!self.lost && self.kept_bytes + data.len() <= self.limits.keep) {

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -98,6 +98,7 @@ async fn handle(
     let upgrade = headers::upgrade(request.version(), request.headers())
         .then(|| hyper::upgrade::on(&mut request));
     let (parts, incoming) = request.into_parts();
+    well_formed(&parts)?;
     let source = Source::new(incoming, limits(&call.current));
     let target = match find(call, &parts, &source).await? {
         Route::Agent(target) => target,
@@ -120,6 +121,27 @@ async fn handle(
     let attempts = Attempts { agent, permit, source, head, session, deadline };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, &target, &parts, prefix, upgrade)
+}
+
+/// What hyper lets pass and RFC 9112 (sections 3.2 and 6.1) does not: a request of HTTP/1.1 names
+/// its host once, and we know no transfer coding but `chunked`.
+fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
+    if parts.version != Version::HTTP_11 {
+        return Ok(());
+    }
+    if parts.headers.get_all(HOST).iter().count() != 1 {
+        return Err(Error::new(
+            Code::BadRequest,
+            "a request of HTTP/1.1 has exactly one host field",
+        ));
+    }
+    match parts.headers.get(TRANSFER_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            let text = "the only transfer coding taken is chunked";
+            Err(Error::new(Code::NotImplemented, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is allowed of a body before its agent is known; the agent's own bound follows.

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -18,6 +18,7 @@ pub struct Wire {
     received: AtomicU64,
     flushes: AtomicU64,
     flushed: AtomicWaker,
+    reset: AtomicBool,
 }
 
 impl Wire {
@@ -31,6 +32,7 @@ impl Wire {
             received: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             flushed: AtomicWaker::new(),
+            reset: AtomicBool::new(false),
         })
     }
 
@@ -83,7 +85,14 @@ impl Wire {
 
     /// Makes the close a reset, so that what was sent can't be taken for whole.
     pub fn reset_on_close(&self) {
+        self.reset.store(true, Relaxed);
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Whether [`Wire::reset_on_close`] was called.
+    #[must_use]
+    pub fn is_reset_on_close(&self) -> bool {
+        self.reset.load(Relaxed)
     }
 
     /// Marks the socket as drained after a short read or write: it saves the call that would
@@ -160,7 +169,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.wire.close_write();
+        if !self.wire.is_reset_on_close() {
+            self.wire.close_write();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -12,7 +12,7 @@ use super::worker::Worker;
 use super::{Call, no_endpoint};
 use crate::body::{RequestBody, Source};
 use crate::error::{Code, Error};
-use crate::forward::{self, Answer, Failure, Terms};
+use crate::forward::{self, Answer, Blame, Failure, Terms};
 use crate::pool::{Endpoint, Lease};
 use crate::retry::{Chance, is_idempotent};
 use crate::table::{AgentRef, Permit};
@@ -102,7 +102,7 @@ impl Attempts {
             notes.endpoint = Some(std::sync::Arc::clone(lease.endpoint()));
             let request = unsent.take().unwrap_or_else(|| self.request());
             let failure = match self.one(worker, &lease, request).await {
-                Ok(answer) if is_not_begun(&answer) && self.may_retry(notes.retries) => None,
+                Ok(answer) if is_not_begun(&answer) && self.repeats(&lease, &notes) => None,
                 Ok(answer) => {
                     notes.first_byte = Some(answer.first_byte);
                     return (notes, Ok(self.settle(lease, answer)));
@@ -151,6 +151,13 @@ impl Attempts {
             }
             Chance::None => false,
         }
+    }
+
+    /// Whether what was not begun is tried elsewhere. Who says so again and again is left alone
+    /// for a while: it drains, or it is full.
+    fn repeats(&self, lease: &Lease, notes: &Notes) -> bool {
+        health::observe(&self.agent, lease, Blame::Failed);
+        self.source.can_repeat() && self.may_retry(notes.retries)
     }
 
     /// Whether there is an attempt left: in number, in time, and in the agent's budget.

@@ -42,10 +42,11 @@ pub struct Broken(Code);
 pub struct Exchange {
     /// The agent.
     pub agent: AgentRef,
+    /// The place at the endpoint: given back before the one that admission gave, whose next
+    /// holder looks for it.
+    pub lease: Lease,
     /// The place that admission gave.
     pub permit: Permit,
-    /// The place at the endpoint.
-    pub lease: Lease,
     /// The connection.
     pub carrier: Carrier,
     /// The body.

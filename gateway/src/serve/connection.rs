@@ -60,7 +60,7 @@ pub(super) async fn run(worker: Rc<Worker>, wire: Arc<Wire>, address: SocketAddr
     } else {
         serve_http2(&worker, &client, begun).await;
     }
-    if !client.upgraded.get() {
+    if !client.upgraded.get() && !wire.is_reset_on_close() {
         linger(&worker, &wire).await;
     }
 }

@@ -1,148 +1,77 @@
-//! The single values of the table that HTTP, DNS and Kubernetes give their form.
+//! Values that HTTP and IP give their form: addresses, networks, endpoints, headers, paths.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use serde_json::json;
 use toml::de::DeValue;
 
-use crate::kinds::{Scalar, is_label, text};
+use crate::kinds::{Scalar, text};
 use crate::reader::{Wrong, quoted};
 use crate::section::{Leaf, Name};
 use crate::table::Endpoint;
 
-/// One line of text.
-pub(crate) struct Line;
+/// An address and port to listen on.
+pub(crate) struct Address;
 
-impl Scalar for Line {
-    type Value = String;
-
-    fn leaf() -> Leaf {
-        let example = "\"Writes and runs code\"".to_owned();
-        Leaf { noun: "a line of text".to_owned(), example, schema: json!({"type": "string"}) }
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
-        let written = text(value)?;
-        if written.contains(char::is_control) {
-            return Err(Wrong::Because(
-                "is one line of text, without control characters".to_owned(),
-            ));
-        }
-        Ok(written.to_owned())
-    }
-}
-
-/// One word of a command line.
-pub(crate) struct Argument;
-
-impl Scalar for Argument {
-    type Value = String;
-    const ECHO: bool = false;
+impl Scalar for Address {
+    type Value = SocketAddr;
 
     fn leaf() -> Leaf {
-        let example = "[\"agent\", \"--type\", \"qa\"]".to_owned();
-        Leaf { noun: "a string".to_owned(), example, schema: json!({"type": "string"}) }
+        Leaf::new(
+            "an IP address and port",
+            "\"127.0.0.1:8080\" or \"[::]:8080\"",
+            json!({"type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$"}),
+        )
     }
 
-    fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
-        let written = text(value)?;
-        if written.contains('\0') {
-            return Err(Wrong::Because("cannot hold a NUL".to_owned()));
+    fn parse(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
+        let written = match value.as_integer() {
+            Some(port) => port.as_str(),
+            None => text(value)?,
+        };
+        if let Ok(address) = written.parse() {
+            return Ok(address);
         }
-        Ok(written.to_owned())
-    }
-}
-
-/// A container image.
-pub(crate) struct Image;
-
-impl Scalar for Image {
-    type Value = String;
-
-    fn leaf() -> Leaf {
-        Leaf {
-            noun: "a container image".to_owned(),
-            example: "\"registry.example.com/agent:1.0.0\"".to_owned(),
-            schema: json!({"type": "string", "pattern": "^[A-Za-z0-9][-A-Za-z0-9._/:@]*$"}),
-        }
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
-        let written = text(value)?;
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._/:@".contains(&b);
-        let starts = written.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if starts && written.bytes().all(fits) { Ok(written.to_owned()) } else { Err(Wrong::Kind) }
-    }
-}
-
-/// A DNS-1123 label.
-pub(crate) struct Label;
-
-impl Scalar for Label {
-    type Value = String;
-
-    fn leaf() -> Leaf {
-        Leaf {
-            noun: "a DNS-1123 label (1 to 63 of a-z, 0-9 and -)".to_owned(),
-            example: "\"ai-agents\"".to_owned(),
-            schema: json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}),
-        }
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
-        let written = text(value)?;
-        if is_label(written) { Ok(written.to_owned()) } else { Err(Wrong::Kind) }
-    }
-}
-
-/// A Kubernetes Service: `name` or `name.namespace`.
-pub(crate) struct Service;
-
-impl Scalar for Service {
-    type Value = String;
-
-    fn leaf() -> Leaf {
-        let label = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
-        Leaf {
-            noun: "a Service's name, or name.namespace".to_owned(),
-            example: "\"coding-agent\"".to_owned(),
-            schema: json!({"type": "string", "pattern": format!("^{label}(\\.{label})?$")}),
-        }
-    }
-
-    fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
-        let written = text(value)?;
-        let labels: Vec<&str> = written.split('.').collect();
-        if !labels.iter().all(|label| is_label(label)) {
-            return Err(Wrong::Kind);
-        }
-        match labels[..] {
-            [_] | [_, _] => Ok(written.to_owned()),
-            [name, namespace, "svc", ..] => Err(Wrong::Rather(
-                "takes a Service's name, or name.namespace".to_owned(),
-                format!("write \"{name}.{namespace}\""),
-            )),
+        let port = written.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        let rather = |address: String| {
+            let why = format!("takes an IP address and port, not `{}`", quoted(written));
+            Err(Wrong::Rather(why, format!("write \"{address}\"")))
+        };
+        match (written.rsplit_once(':'), port) {
+            (None, Some(port)) => rather(format!("127.0.0.1:{port}")),
+            (Some(("" | "*", _)), Some(port)) => rather(format!("0.0.0.0:{port}")),
+            (Some(("localhost", _)), Some(port)) => rather(format!("127.0.0.1:{port}")),
             _ => Err(Wrong::Kind),
         }
     }
 }
 
-/// The name of another agent.
-pub(crate) struct Other;
+/// A network in CIDR notation; a bare address is a network of one.
+pub(crate) struct Network;
 
-impl Scalar for Other {
-    type Value = String;
+impl Scalar for Network {
+    type Value = IpNet;
 
     fn leaf() -> Leaf {
-        Leaf {
-            noun: "the name of another agent".to_owned(),
-            example: "\"qa\"".to_owned(),
-            schema: json!({"type": "string"}),
-        }
+        Leaf::new(
+            "a network",
+            "\"10.0.0.0/8\" or \"fd00::/8\"",
+            json!({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}),
+        )
     }
 
-    fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
-        Ok(text(value)?.to_owned())
+    fn parse(value: &DeValue<'_>) -> Result<IpNet, Wrong> {
+        let written = text(value)?;
+        if let Ok(address) = written.parse::<std::net::IpAddr>() {
+            return Ok(IpNet::from(address));
+        }
+        let network = written.parse::<IpNet>().map_err(|_| Wrong::Kind)?;
+        if network.addr() == network.network() {
+            return Ok(network);
+        }
+        let why = format!("takes a network, but `{}` is an address in one", quoted(written));
+        Err(Wrong::Rather(why, format!("write \"{}\"", network.trunc())))
     }
 }
 
@@ -153,11 +82,11 @@ impl Scalar for Header {
     type Value = String;
 
     fn leaf() -> Leaf {
-        Leaf {
-            noun: "a header's name".to_owned(),
-            example: "\"x-session-id\"".to_owned(),
-            schema: json!({"type": "string", "pattern": "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$"}),
-        }
+        Leaf::new(
+            "a header's name",
+            "\"x-session-id\"",
+            json!({"type": "string", "pattern": "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$"}),
+        )
     }
 
     fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -197,11 +126,7 @@ impl Scalar for ProbePath {
     type Value = String;
 
     fn leaf() -> Leaf {
-        Leaf {
-            noun: "a path".to_owned(),
-            example: "\"/readyz\"".to_owned(),
-            schema: json!({"type": "string", "pattern": "^/[!-~]*$"}),
-        }
+        Leaf::new("a path", "\"/readyz\"", json!({"type": "string", "pattern": "^/[!-~]*$"}))
     }
 
     fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -222,7 +147,7 @@ impl Scalar for Path {
     fn leaf() -> Leaf {
         let example = "\"/run\"".to_owned();
         let schema = json!({"type": "string", "pattern": "^/[!-~]*$"});
-        Leaf { noun: "a path".to_owned(), example, schema }
+        Leaf::new("a path", example, schema)
     }
 
     fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -256,11 +181,11 @@ impl Scalar for Http {
     type Value = Endpoint;
 
     fn leaf() -> Leaf {
-        Leaf {
-            noun: "an address".to_owned(),
-            example: "\"http://127.0.0.1:8001\"".to_owned(),
-            schema: json!({"type": "string", "pattern": "^http://(\\[[0-9A-Fa-f:.]+\\]|[-._A-Za-z0-9]+)(:[0-9]{1,5})?/?$"}),
-        }
+        Leaf::new(
+            "an address",
+            "\"http://127.0.0.1:8001\"",
+            json!({"type": "string", "pattern": "^http://(\\[[0-9A-Fa-f:.]+\\]|[-._A-Za-z0-9]+)(:[0-9]{1,5})?/?$"}),
+        )
     }
 
     fn parse(value: &DeValue<'_>) -> Result<Endpoint, Wrong> {
@@ -279,8 +204,11 @@ impl Scalar for Http {
         };
         if !scheme.eq_ignore_ascii_case("http") {
             let why = format!("takes http:// addresses, not {}://", quoted(scheme));
-            let hint = "agents are reached in the clear; let a mesh or sidecar add TLS".to_owned();
-            return Err(Wrong::Rather(why, hint));
+            if scheme.eq_ignore_ascii_case("https") {
+                let hint = "agents are reached in the clear; let a mesh or sidecar add TLS";
+                return Err(Wrong::Rather(why, hint.to_owned()));
+            }
+            return Err(Wrong::Because(why));
         }
         let (host, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let Some(endpoint) = authority(host) else {
