@@ -129,11 +129,11 @@ fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
     if parts.version != Version::HTTP_11 {
         return Ok(());
     }
-    if parts.headers.get_all(HOST).iter().count() != 1 {
-        return Err(Error::new(
-            Code::BadRequest,
-            "a request of HTTP/1.1 has exactly one host field",
-        ));
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let named_once = hosts.next().is_some_and(is_authority) && hosts.next().is_none();
+    if !named_once {
+        let text = "a request of HTTP/1.1 has exactly one host field, and a host in it";
+        return Err(Error::new(Code::BadRequest, text));
     }
     match parts.headers.get(TRANSFER_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
