@@ -90,7 +90,6 @@ async fn a_reply_that_is_no_http_is_bad_response() {
         .await;
         let settings = "eject = \"off\"\nfirst_byte_timeout = \"2s\"";
         let gateway = Gateway::start(&agent("qa", &[agent_.addr], settings)).await;
-        println!("{bytes:?}");
         check(&gateway, get("/agents/qa/x"), "bad-response").await;
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! First what tests are made of, then the tests by what they are about.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "what a test measures is shown with --nocapture")]
 #![allow(unreachable_pub, reason = "one binary: nothing is reachable from outside")]
 
 mod agent;
