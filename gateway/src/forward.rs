@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use crate::body::{RequestBody, Source};
 use crate::error::{Code, Error};
 use crate::pool::Endpoint;
-use crate::retry::Chance;
 use connections::{ConnectError, Connection, Connections, Http1, Stream};
 
 /// What one exchange needs besides its request.
@@ -54,6 +53,18 @@ pub enum Carrier {
     Http1(Http1),
     /// A stream of a shared connection.
     Http2(Stream),
+}
+
+/// What a failed attempt leaves possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chance {
+    /// The agent cannot have begun: any request may go elsewhere.
+    NotBegun,
+    /// A reused connection died before the first response byte: only what is idempotent
+    /// (RFC 9110, section 9.2.2) or carries an `Idempotency-Key`.
+    Unknown,
+    /// The agent may have begun, or the answer is final.
+    None,
 }
 
 /// What a failure says about the endpoint.

@@ -115,7 +115,9 @@ async fn a_place_is_given_back_however_a_request_ends() {
     let qa = Agent::with(|mut call| async move {
         match call.target().to_owned().as_str() {
             "/reset" => call.reset(),
-            "/hang" => drop(call.gone().await),
+            "/hang" => {
+                call.gone().await;
+            }
             "/break" => {
                 call.begin("200 OK").await;
                 call.chunk("some").await;

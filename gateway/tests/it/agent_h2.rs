@@ -130,13 +130,16 @@ impl H2Call {
         self.request.headers().get(name).and_then(|v| v.to_str().ok())
     }
 
-    /// The next piece of the request's body; `None` at its end.
+    /// The next piece of the request's body that is not empty; `None` at its end.
     pub async fn piece(&mut self) -> Option<Result<Bytes, h2::Error>> {
-        let piece = soon("a piece of the request's body", self.body.data()).await;
-        if let Some(Ok(piece)) = &piece {
+        loop {
+            let piece = soon("a piece of the request's body", self.body.data()).await;
+            let Some(Ok(piece)) = piece else { return piece };
             let _ = self.body.flow_control().release_capacity(piece.len());
+            if !piece.is_empty() {
+                return Some(Ok(piece));
+            }
         }
-        piece
     }
 
     /// Reads the rest of the request's body.

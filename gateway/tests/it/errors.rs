@@ -97,7 +97,7 @@ async fn a_reply_that_is_no_http_is_bad_response() {
 
 #[tokio::test]
 async fn an_agent_without_endpoints_is_no_endpoint() {
-    let table = "[gateway]\ndiscovery = \"listed\"\n[agents.qa]\nservice = \"qa-agent\"\n";
+    let table = "[agents.qa]\nservice = \"qa-agent\"\n";
     let gateway = Gateway::start(table).await;
     check(&gateway, get("/agents/qa/x"), "no-endpoint").await;
     let health = gateway.ask(get("/health")).await;
@@ -347,4 +347,29 @@ async fn an_agents_own_error_passes_as_it_is() {
     }
     let labels = [("agent", "qa"), ("outcome", "upstream_error")];
     gateway.until_metric("switchyard_requests_total", &labels, 2.0).await;
+}
+
+#[tokio::test]
+async fn a_head_that_others_could_read_otherwise_reaches_nobody() {
+    let qa = answers("{}").await;
+    let gateway = Gateway::start(&agent("qa", &[qa.addr], "")).await;
+    for fields in [
+        "content-length: 1\r\ncontent-length: 2\r\n",
+        "content-length: 1, 2\r\n",
+        "content-length: +1\r\n",
+        "content-length: 0x1\r\n",
+        "content-length: 99999999999999999999\r\n",
+        "content-length : 1\r\n",
+        " x-folded: 1\r\n",
+        "x-folded: 1\r\n 2\r\n",
+        "x-nul: a\0b\r\n",
+        "x-return: a\rb: c\r\n",
+        ": nameless\r\n",
+        "x y: z\r\n",
+    ] {
+        let mut conn = Client::of(gateway.addr).connect().await;
+        conn.send(format!("POST /agents/qa/x HTTP/1.1\r\nhost: x\r\n{fields}\r\nab")).await;
+        assert_eq!(conn.reply().await.status, 400, "{fields:?}");
+    }
+    assert_eq!(qa.count(), 0);
 }

@@ -6,7 +6,7 @@ use crate::gateway::{Gateway, agent};
 use crate::reply::{BOTH, error_event, events};
 use crate::wire::End;
 
-const BEATING: &str = "heartbeat = \"50ms\"";
+const BEATING: &str = "heartbeat = \"100ms\"";
 
 #[tokio::test]
 async fn a_silent_event_stream_gets_comments() {
@@ -52,7 +52,7 @@ async fn a_comment_never_stands_within_an_event() {
             call.begin_sse().await;
             call.chunk(half).await;
             let mut all = open.until(half).await;
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(350)).await;
             call.chunk(rest).await;
             call.chunk("data: end\n\n").await;
             all += &open.until("data: end\n\n").await;
@@ -96,7 +96,7 @@ async fn other_bodies_get_no_comments() {
             call.begin(&format!("200 OK\r\n{fields}")).await;
             call.chunk(first).await;
             let mut all = open.until(first).await;
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(350)).await;
             call.chunk(second).await;
             call.end().await;
             all += &open.rest().await.ok().text();
@@ -115,7 +115,7 @@ async fn an_event_stream_of_known_length_gets_no_comments() {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 18";
         call.send(format!("{head}\r\n\r\ndata: a\n\n")).await;
         let mut all = open.until("data: a\n\n").await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(350)).await;
         call.send("data: b\n\n").await;
         call.done().await;
         all += &open.rest().await.ok().text();

@@ -9,6 +9,9 @@ use crate::ask::{Ask, ask, get, post};
 use crate::gateway::{Gateway, agent};
 use crate::reply::{BOTH, Http};
 
+/// Retries without a budget.
+const UNBOUNDED: &str = "retry = { max = 2, budget = 1.0, buffer = \"64KiB\" }";
+
 /// A gateway with one worker, so that one pool of connections serves all.
 async fn gateway(endpoints: &[std::net::SocketAddr], settings: &str) -> Gateway {
     let table = agent("qa", endpoints, settings);
@@ -46,7 +49,7 @@ async fn a_refused_connection_is_tried_on_another_replica() {
 async fn what_was_not_begun_is_tried_on_another_replica() {
     for http in BOTH {
         let (busy, good) = (Agent::with(Call::not_begun).await, answers("{}").await);
-        let gateway = gateway(&[busy.addr, good.addr], "").await;
+        let gateway = gateway(&[busy.addr, good.addr], UNBOUNDED).await;
         for _ in 0..10 {
             gateway.ask_by(http, post("/agents/qa/x", "body")).await.ok();
         }
@@ -60,7 +63,7 @@ async fn what_was_not_begun_is_tried_on_another_replica() {
 async fn the_body_is_sent_again_as_it_was() {
     let busy = Agent::with(Call::not_begun).await;
     let echo = Agent::with(crate::agent::echo).await;
-    let gateway = gateway(&[busy.addr, echo.addr], "eject = \"off\"").await;
+    let gateway = gateway(&[busy.addr, echo.addr], UNBOUNDED).await;
     for http in BOTH {
         for n in 0..8 {
             let body = format!("{{\"n\":{n}}}");
@@ -76,8 +79,7 @@ async fn the_body_is_sent_again_as_it_was() {
 #[tokio::test]
 async fn attempts_are_bounded() {
     let busy = Agent::with(Call::not_begun).await;
-    let gateway =
-        gateway(&[busy.addr], "retry = { max = 2, budget = 1.0, buffer = \"64KiB\" }").await;
+    let gateway = gateway(&[busy.addr], UNBOUNDED).await;
     let reply = gateway.ask(post("/agents/qa/x", "{}")).await;
     assert_eq!(reply.status, 503);
     assert_eq!(busy.count(), 3);
@@ -97,8 +99,6 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let agent_ = Agent::with(answer).await;
-    let other = answers("{}").await;
-    drop(other);
     let gateway = gateway(&[agent_.addr], "first_byte_timeout = \"150ms\"\neject = \"off\"").await;
     for http in BOTH {
         let reply = gateway.ask_by(http, asked.clone()).await;
@@ -119,7 +119,10 @@ async fn nothing_else_is_tried_again() {
     .await;
     check_once("a reset of a fresh connection", get(), |call| async { call.reset() }).await;
     check_once("a close of a fresh connection", get(), |call| async { drop(call) }).await;
-    check_once("silence", get(), |mut call| async move { drop(call.gone().await) }).await;
+    check_once("silence", get(), |mut call| async move {
+        call.gone().await;
+    })
+    .await;
     check_once("nonsense", get(), |mut call| async move {
         call.send("nonsense\r\n\r\n").await;
         call.gone().await;

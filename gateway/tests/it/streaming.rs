@@ -335,3 +335,51 @@ async fn an_agent_may_speak_http_2() {
     }
     assert_eq!(qa.accepts(), 1, "one connection carries both");
 }
+
+#[tokio::test]
+async fn many_requests_at_once_are_all_answered() {
+    const MANY: usize = 200;
+    let qa = Agent::with(|mut call| async move {
+        let body = call.body().await;
+        call.reply("200 OK", body).await;
+    })
+    .await;
+    let gateway = Gateway::start(&agent("qa", &[qa.addr], "")).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut shared = gateway.client().connect_h2().await;
+    for n in 0..MANY {
+        let body = n.to_string();
+        let open = shared.open(post("/agents/qa/x", body.clone())).await;
+        let client = gateway.client();
+        tasks.spawn(async move {
+            assert_eq!(
+                client.ask(Http::One, post("/agents/qa/x", body.clone())).await.ok().text(),
+                body
+            );
+            assert_eq!(open.whole().await.ok().text(), body);
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(qa.count(), 2 * MANY);
+}
+
+#[tokio::test]
+async fn a_connection_whose_request_did_not_end_is_not_used_again() {
+    for http in BOTH {
+        let mut qa = Agent::manual().await;
+        let table = format!("[gateway]\nworkers = 1\n{}", agent("qa", &[qa.addr], ""));
+        let gateway = Gateway::start(&table).await;
+        let mut open = gateway.open(http, ask("POST", "/agents/qa/x").open_body("some")).await;
+        let mut call = qa.call().await;
+        call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        assert_eq!(open.rest().await.ok().text(), "ok");
+        drop(open);
+        let next = gateway.open(http, get("/agents/qa/next")).await;
+        let second = qa.call().await;
+        assert_eq!((second.connection, second.target()), (1, "/next"));
+        second.json("{}").await;
+        next.whole().await.ok();
+    }
+}

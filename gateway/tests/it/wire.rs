@@ -166,12 +166,6 @@ impl Link {
     pub fn reset(self) {
         reset(self.reader, self.writer);
     }
-
-    /// The socket itself, for protocols that take over. Nothing may have been read ahead.
-    pub fn into_stream(self) -> TcpStream {
-        assert!(self.reader.buf.is_empty(), "bytes were read ahead");
-        self.reader.half.reunite(self.writer.half).unwrap()
-    }
 }
 
 /// Ends a connection with a reset (a lingering time of zero; forgetting the writing half keeps it
@@ -201,11 +195,6 @@ impl Writer {
     /// Sends the last chunk, without trailers.
     pub async fn last_chunk(&mut self) -> io::Result<()> {
         self.send("0\r\n\r\n").await
-    }
-
-    /// Sends a FIN; reading goes on.
-    pub async fn finish(&mut self) -> io::Result<()> {
-        self.half.shutdown().await
     }
 }
 
