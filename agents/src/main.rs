@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     log();
     let settings = Settings::from_process();
     sandbox::hide_memory();
-    match run(settings) {
+    match run(&settings) {
         Ok(code) => code,
         Err(line) => {
             eprintln!("agent: {line}");
@@ -32,15 +32,15 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(settings: Settings) -> Result<ExitCode, String> {
+async fn run(settings: &Settings) -> Result<ExitCode, String> {
     let metrics = Arc::new(Metrics::new());
-    let agent = build(&settings, Arc::clone(&metrics)).await?;
+    let agent = build(settings, Arc::clone(&metrics)).await?;
     let model = agent.model_name().to_owned();
     let no_signals = |error| format!("signals cannot be listened for: {error}");
     let mut signals = Signals::new().map_err(no_signals)?;
     // Each sees every signal: one starts the drain, the other ends it.
     let mut second = Signals::new().map_err(no_signals)?;
-    let server = Server::bind(&settings, agent, metrics).await.map_err(|error| {
+    let server = Server::bind(settings, agent, metrics).await.map_err(|error| {
         format!(
             "cannot listen on {}:{}: {error}; choose another --port",
             settings.host, settings.port
