@@ -148,7 +148,10 @@ fn advise_scale(agent: &Agent, notes: &mut Notes) {
         return;
     }
     let limit = agent.max_in_flight();
-    if let Some(load) = scale.load.filter(|load| limit.value > 0 && load.value > limit.value) {
+    if let Some(load) = scale
+        .load
+        .filter(|load| load.at.is_written() && limit.value > 0 && load.value > limit.value)
+    {
         let message = format!(
             "with {} requests for each replica as the target and at most {} let in, it grows only once many wait",
             load.value, limit.value

@@ -177,8 +177,8 @@ fn scale(written: &raw::Scale) -> Scale {
     Scale {
         min,
         max: written.max.as_ref().map_or(min.max(1), small),
-        cpu: written.cpu.as_ref().map(small),
-        load: written.load.as_ref().map(small),
+        cpu: Some(small(written.cpu())),
+        load: Some(small(written.load())),
         idle: written.idle.map(|idle| idle.value),
         up: ScaleUp {
             window: up.window().value,

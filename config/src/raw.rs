@@ -124,7 +124,7 @@ section! {
         timeout: Clock = "300s",
         /// Comments to a client whose event stream is silent for this long, so that nothing on the
         /// way cuts it.
-        heartbeat: OrOff<Time<100, YEAR_MS>> = "off"; eg "15s",
+        heartbeat: OrOff<Time<10, YEAR_MS>> = "off"; eg "15s",
         /// What a client's leaving does to its request.
         on_disconnect: OneOf<table::OnDisconnect> = "cancel",
         /// Requests at once for each replica, over all gateways; 0 is no limit.
@@ -275,9 +275,9 @@ section! {
         /// Most replicas.
         max: Whole<1, 10_000> => "the same as `min`, at least 1",
         /// CPU target in percent of the request.
-        cpu: Whole<1, 1_000>; eg 60,
+        cpu: Whole<1, 1_000> = 60,
         /// Target for requests in flight, queued and held, for each replica.
-        load: Whole<1, MILLION>; eg 3,
+        load: Whole<1, MILLION> = 3,
         /// With `min = 0`: parked after that long without a request.
         idle: Clock; eg "15m",
         /// How it grows.

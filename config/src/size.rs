@@ -43,9 +43,9 @@ fn check_limits(requests: &Resources, limits: &Resources, notes: &mut Notes) {
     check("memory", &requests.memory, &limits.memory, units::show_size);
 }
 
-/// Contradictions of a scale. `at` is its place, `deployment` what it scales.
+/// Contradictions of a scale; `deployment` is what it scales.
 pub(crate) fn check_scale(scale: &At<Scale>, deployment: Option<&Deployment>, notes: &mut Notes) {
-    let At { value: scale, at } = scale;
+    let scale = &scale.value;
     let min = scale.min();
     if min.value == 0 && scale.idle.is_none() && !scale.partial {
         let hint = "for example idle = \"15m\"";
@@ -63,19 +63,14 @@ pub(crate) fn check_scale(scale: &At<Scale>, deployment: Option<&Deployment>, no
     if max.value <= min.value.max(1) || scale.partial {
         return;
     }
-    if scale.cpu.is_none() && scale.load.is_none() {
-        let message =
-            format!("nothing says when to scale from {} to {}", min.value.max(1), max.value);
-        let hint = "add cpu = 60 (percent of the request) or load = 3 (requests for each replica)";
-        notes.add(max.at.max(*at), message, Some(hint.to_owned()));
-    }
     check_cpu_target(scale, deployment, notes);
 }
 
 /// Kubernetes measures CPU in percent of the request, and takes the limit for one where there is
 /// none.
 fn check_cpu_target(scale: &Scale, deployment: Option<&Deployment>, notes: &mut Notes) {
-    let (Some(target), Some(deployment)) = (&scale.cpu, deployment) else { return };
+    let written = scale.cpu.as_ref().filter(|target| target.at.is_written());
+    let (Some(target), Some(deployment)) = (written, deployment) else { return };
     let (requests, limits) = (&deployment.requests().value, &deployment.limits().value);
     let partial = deployment.partial || requests.partial || limits.partial;
     if requests.cpu.is_none() && limits.cpu.is_none() && !partial {

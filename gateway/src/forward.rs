@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use crate::body::{RequestBody, Source};
 use crate::error::{Code, Error};
 use crate::pool::Endpoint;
-use crate::retry::Chance;
 use connections::{ConnectError, Connection, Connections, Http1, Stream};
 
 /// What one exchange needs besides its request.
@@ -54,6 +53,18 @@ pub enum Carrier {
     Http1(Http1),
     /// A stream of a shared connection.
     Http2(Stream),
+}
+
+/// What a failed attempt leaves possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chance {
+    /// The agent cannot have begun: any request may go elsewhere.
+    NotBegun,
+    /// A reused connection died before the first response byte: only what is idempotent
+    /// (RFC 9110, section 9.2.2) or carries an `Idempotency-Key`.
+    Unknown,
+    /// The agent may have begun, or the answer is final.
+    None,
 }
 
 /// What a failure says about the endpoint.
@@ -106,9 +117,10 @@ pub async fn exchange(
                 Err(failure) => return Err(failure.unsent(request)),
             },
         };
+        let reused = connection.is_reused();
         match send(terms, connection, request).await {
             // An idle connection was closed before anything was sent on it: take another.
-            Err(Failure { request: Some(unsent), chance: Chance::NotBegun, .. }) => {
+            Err(Failure { request: Some(unsent), chance: Chance::NotBegun, .. }) if reused => {
                 request = unsent;
             }
             done => return done,
@@ -227,7 +239,8 @@ fn send_failure(
     let error = |code, text: &str| Error::new(code, text);
     if let Some(request) = unsent {
         let error = error(Code::UpstreamReset, "the replica closed the connection").because(cause);
-        return Failure::new(error, Chance::NotBegun, Blame::None).unsent(request);
+        let blame = if reused { Blame::None } else { Blame::Failed };
+        return Failure::new(error, Chance::NotBegun, blame).unsent(request);
     }
     if is_refused_stream(&cause) {
         let error = error(Code::UpstreamReset, "the replica refused the request").because(cause);

@@ -38,7 +38,12 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// What `up` runs; its replicas take the place of listed endpoints.
     pub managed: Option<Managed>,
+    /// Asked now and then how many log lines were dropped.
+    pub dropped_log_lines: Option<Dropped>,
 }
+
+/// Says how many log lines were dropped since the start.
+pub type Dropped = Box<dyn Fn() -> usize + Send + Sync>;
 
 /// Why the gateway can't start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,7 @@ pub struct Gateway {
     reload: Reload,
     stopper: Stopper,
     managed: Option<Managed>,
+    dropped_log_lines: Option<Dropped>,
 }
 
 /// What stops a gateway from outside.
@@ -154,6 +160,7 @@ impl Gateway {
             shared,
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
             managed: options.managed,
+            dropped_log_lines: options.dropped_log_lines,
         })
     }
 
@@ -193,8 +200,13 @@ impl Gateway {
             .enable_all()
             .build()
             .expect("a runtime for the control tasks");
-        let control =
-            Control { shared: self.shared, phase, stopper: self.stopper, managed: self.managed };
+        let control = Control {
+            shared: self.shared,
+            phase,
+            stopper: self.stopper,
+            managed: self.managed,
+            dropped_log_lines: self.dropped_log_lines,
+        };
         let outcome = runtime.block_on(control.run(self.admin_listener, self.reload, workers));
         runtime.shutdown_background();
         outcome
@@ -238,11 +250,12 @@ struct Control {
     phase: watch::Sender<Phase>,
     stopper: Stopper,
     managed: Option<Managed>,
+    dropped_log_lines: Option<Dropped>,
 }
 
 impl Control {
     async fn run(
-        self,
+        mut self,
         admin_listener: TcpListener,
         reload: Reload,
         workers: Vec<WorkerThread>,
@@ -251,7 +264,7 @@ impl Control {
         let admin =
             Admin::new(Arc::clone(&self.shared), self.phase.subscribe(), self.managed.clone());
         tokio::spawn(admin::serve(admin_listener, admin));
-        tokio::spawn(upkeep(Arc::clone(&self.shared)));
+        tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));
         tokio::spawn(capacity(Arc::clone(&self.shared)));
         tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
         tokio::spawn(reload.run(self.managed.clone(), true));
@@ -299,11 +312,14 @@ impl Control {
     }
 }
 
-async fn upkeep(shared: Arc<Shared>) {
+async fn upkeep(shared: Arc<Shared>, dropped: Option<Dropped>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         ticks.tick().await;
         shared.metrics.upkeep();
+        if let Some(dropped) = &dropped {
+            shared.metrics.log_dropped.set(dropped() as f64);
+        }
     }
 }
 

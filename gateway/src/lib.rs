@@ -39,6 +39,6 @@ pub mod metrics;
 
 pub mod request_id;
 
-pub mod error;
-
 pub mod body;
+
+pub mod error;

@@ -129,11 +129,11 @@ fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
     if parts.version != Version::HTTP_11 {
         return Ok(());
     }
-    if parts.headers.get_all(HOST).iter().count() != 1 {
-        return Err(Error::new(
-            Code::BadRequest,
-            "a request of HTTP/1.1 has exactly one host field",
-        ));
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let named_once = hosts.next().is_some_and(is_authority) && hosts.next().is_none();
+    if !named_once {
+        let text = "a request of HTTP/1.1 has exactly one host field, and a host in it";
+        return Err(Error::new(Code::BadRequest, text));
     }
     match parts.headers.get(TRANSFER_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
@@ -142,6 +142,12 @@ fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether these may be the characters of a host and a port (RFC 3986, section 3.2.2).
+fn is_authority(host: &HeaderValue) -> bool {
+    let is_known = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(b);
+    host.as_bytes().iter().all(is_known)
 }
 
 /// What is allowed of a body before its agent is known; the agent's own bound follows.

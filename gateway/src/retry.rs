@@ -5,21 +5,26 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method};
 
-/// What a failed attempt leaves possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chance {
-    /// The agent cannot have begun: any request may go elsewhere.
-    NotBegun,
-    /// A reused connection died before the first response byte: only what is idempotent
-    /// (RFC 9110, section 9.2.2) or carries an `Idempotency-Key`.
-    Unknown,
-    /// The agent may have begun, or the answer is final.
-    None,
+use crate::forward::Chance;
+
+/// Whether another attempt may be made after such a failure. `unsent`: nothing of the request went
+/// out; `repeatable`: all of its body is still here.
+#[must_use]
+pub fn allows(
+    chance: Chance,
+    (unsent, repeatable): (bool, bool),
+    method: &Method,
+    headers: &HeaderMap,
+) -> bool {
+    match chance {
+        Chance::NotBegun => unsent || repeatable,
+        Chance::Unknown => repeatable && is_idempotent(method, headers),
+        Chance::None => false,
+    }
 }
 
 /// Whether sending it twice does no more than sending it once.
-#[must_use]
-pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
+fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
     method.is_idempotent() || headers.contains_key("idempotency-key")
 }
 

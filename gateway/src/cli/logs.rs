@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -10,6 +11,35 @@ use super::terminal;
 
 const FILTER: &str = "SWITCHYARD_LOG";
 const FORMAT: &str = "SWITCHYARD_LOG_FORMAT";
+
+/// Lines that wait for a slow reader of stderr; beyond them lines are dropped and counted.
+const LINES_MAX: usize = 16_384;
+
+/// Keeps a log going; dropped, it is written out.
+pub(crate) struct Log {
+    _guard: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+impl Log {
+    /// How many lines were dropped so far.
+    pub(crate) fn dropped(&self) -> switchyard::gateway::Dropped {
+        let counter = self.dropped.clone();
+        Box::new(move || counter.dropped_lines())
+    }
+}
+
+/// Starts logging to `writer` on a thread of its own: nobody who logs waits for it.
+pub(crate) fn start_beside<W>(writer: W) -> Log
+where
+    W: io::Write + Send + 'static,
+{
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX);
+    let (writer, guard) = builder.finish(writer);
+    let dropped = writer.error_counter();
+    start(writer);
+    Log { _guard: guard, dropped }
+}
 
 /// Starts logging to `writer` for the rest of the process. What the environment says that can't be
 /// followed is named in one line, and the default is used.

@@ -33,12 +33,13 @@ pub(crate) struct Args {
 /// 143 after a second signal.
 pub(crate) fn run(args: &Args) -> ExitCode {
     let Some(loaded) = load_or_explain(&args.config) else { return ExitCode::FAILURE };
-    logs::start(std::io::stderr);
+    let log = logs::start_beside(std::io::stderr());
     let options = Options {
         config: args.config.clone(),
         listen: args.listen,
         admin: args.admin,
         managed: None,
+        dropped_log_lines: Some(log.dropped()),
     };
     let gateway = match Gateway::bind(loaded.checked, &loaded.text, options) {
         Ok(gateway) => gateway,

@@ -56,8 +56,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let colours = terminal::colours(&io::stderr());
     logs::start(GatewayLog::new(colours));
     let (listing, managed) = watch::channel(Arc::default());
-    let options =
-        Options { config: args.config.clone(), listen: None, admin: None, managed: Some(managed) };
+    let options = Options {
+        config: args.config.clone(),
+        listen: None,
+        admin: None,
+        managed: Some(managed),
+        dropped_log_lines: None,
+    };
     let gateway = match Gateway::bind(loaded.checked, &loaded.text, options) {
         Ok(gateway) => gateway,
         Err(error) => return serve::failed(&error),

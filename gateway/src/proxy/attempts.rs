@@ -14,9 +14,8 @@ use crate::body::{RequestBody, Source};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Failure, Terms};
 use crate::pool::{Endpoint, Lease};
-use crate::retry::{Chance, is_idempotent};
 use crate::table::{AgentRef, Permit};
-use crate::{health, proxy::worker::Client};
+use crate::{health, proxy::worker::Client, retry};
 
 /// What the attempts have in common.
 pub(super) struct Attempts {
@@ -144,13 +143,8 @@ impl Attempts {
 
     /// Whether this kind of failure leaves another attempt possible.
     fn allows(&self, failure: &Failure) -> bool {
-        match failure.chance {
-            Chance::NotBegun => failure.request.is_some() || self.source.can_repeat(),
-            Chance::Unknown => {
-                is_idempotent(self.head.method(), self.head.headers()) && self.source.can_repeat()
-            }
-            Chance::None => false,
-        }
+        let state = (failure.request.is_some(), self.source.can_repeat());
+        retry::allows(failure.chance, state, self.head.method(), self.head.headers())
     }
 
     /// Whether what was not begun is tried elsewhere. Who says so again and again is left alone

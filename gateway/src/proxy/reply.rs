@@ -1,6 +1,7 @@
 //! A response on its way to the client, and what lives as long as it does: the permit, the lease,
 //! the clocks and the record. A request ends when this ends.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::record::Record;
@@ -24,6 +26,9 @@ use crate::table::{AgentRef, Permit};
 /// How long what was sent before a break may take to leave: a client that reads that slowly
 /// would not see it anyway.
 const BREAK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The stream's own clock comes first where the client reads.
+const WATCHDOG_GRACE: Duration = Duration::from_millis(50);
 
 /// The body of every response.
 pub enum Reply {
@@ -57,7 +62,9 @@ pub struct Exchange {
 
 /// A response that streams.
 pub struct Streamed {
-    exchange: Option<Exchange>,
+    /// Shared with the watchdog, and empty once the exchange is over.
+    exchange: Rc<RefCell<Option<Exchange>>>,
+    watchdog: Option<AbortHandle>,
     record: Record,
     worker: Rc<Worker>,
     client: Rc<Client>,
@@ -69,6 +76,8 @@ pub struct Streamed {
     /// [`Wire::flushes`] when something was last given to hyper.
     given_at: u64,
     ending: Option<Ending>,
+    /// The agent's last byte was given to hyper.
+    done: bool,
     /// A break must be a reset: nothing else tells it from an end.
     reset: bool,
 }
@@ -123,10 +132,12 @@ impl Reply {
             last_piece: now,
             given_at: client.wire.flushes(),
             ending: None,
+            done: false,
             reset: shape.until_close,
-            exchange: Some(exchange),
+            exchange: Rc::new(RefCell::new(Some(exchange))),
+            watchdog: None,
         };
-        if streamed.exchange.as_ref().is_some_and(|exchange| exchange.incoming.is_end_stream()) {
+        if streamed.is_whole() {
             streamed.finish();
             return Self::Whole(None);
         }
@@ -139,6 +150,8 @@ impl Streamed {
     /// The agent's last byte is here: its connection may serve the next request.
     fn finish(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
+        self.done = true;
+        self.dismiss();
         health::succeeded(&exchange.agent, &exchange.lease);
         if let Carrier::Http1(connection) = exchange.carrier {
             let keepalive = &exchange.agent.settings.keepalive;
@@ -156,15 +169,40 @@ impl Streamed {
             events.scanner.feed(data);
             events.last_sent = now;
         }
-        let ended = |exchange: &Exchange| exchange.incoming.is_end_stream();
-        if self.exchange.as_ref().is_some_and(ended) {
+        if self.is_whole() {
             self.finish();
+        } else if self.watchdog.is_none() && !self.client.is_http1.get() {
+            self.watch();
+        }
+    }
+
+    /// Whether the agent's last byte was given to hyper.
+    fn is_whole(&self) -> bool {
+        self.exchange.borrow().as_ref().is_some_and(|exchange| exchange.incoming.is_end_stream())
+    }
+
+    /// HTTP/2: nobody polls a body that its client does not read, so the total clock needs a task
+    /// of its own. (Over HTTP/1 the connection has that clock.)
+    fn watch(&mut self) {
+        let Some(deadline) = self.exchange.borrow().as_ref().map(|e| e.deadline) else { return };
+        let exchange = Rc::clone(&self.exchange);
+        let watchdog = tokio::task::spawn_local(async move {
+            tokio::time::sleep_until(deadline + WATCHDOG_GRACE).await;
+            drop(exchange.take());
+        });
+        self.watchdog = Some(watchdog.abort_handle());
+    }
+
+    fn dismiss(&mut self) {
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.abort();
         }
     }
 
     /// Sets the timer to whichever clock is next.
     fn arm(&mut self, now: Instant) {
-        let Some(exchange) = &self.exchange else { return };
+        let exchange = self.exchange.borrow();
+        let Some(exchange) = exchange.as_ref() else { return };
         let mut next = exchange.deadline.min(self.last_piece + self.idle_timeout);
         if let Some(Events { heartbeat: Some(every), last_sent, .. }) = &self.events {
             let due = *last_sent + *every;
@@ -177,10 +215,8 @@ impl Streamed {
         loop {
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
-            let Some(exchange) = &self.exchange else { return Poll::Ready(None) };
-            if now >= exchange.deadline {
-                let text = format!("not done within {:?}", exchange.agent.settings.timeout);
-                return self.break_off(Error::new(Code::TotalTimeout, text), cx);
+            if self.deadline().is_none_or(|deadline| now >= deadline) {
+                return self.break_off(self.total_timeout(), cx);
             }
             if now >= self.last_piece + self.idle_timeout {
                 let text = format!("nothing came for {:?}", self.idle_timeout);
@@ -195,12 +231,23 @@ impl Streamed {
         }
     }
 
+    /// When the total clock fires, while the exchange lasts.
+    fn deadline(&self) -> Option<Instant> {
+        self.exchange.borrow().as_ref().map(|exchange| exchange.deadline)
+    }
+
+    fn total_timeout(&self) -> Error {
+        let timeout = self.record.agent.as_ref().map_or(Duration::ZERO, |a| a.settings.timeout);
+        Error::new(Code::TotalTimeout, format!("not done within {timeout:?}"))
+    }
+
     /// Cancels the exchange and begins to tell the client.
     fn break_off(
         &mut self,
         error: Error,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.dismiss();
         if let Some(exchange) = self.exchange.take() {
             health::observe(&exchange.agent, &exchange.lease, Blame::Failed);
         }
@@ -236,7 +283,7 @@ impl Streamed {
         if self.worker.cut.get() || self.client.cause.get().is_some() {
             return;
         }
-        let Some(exchange) = self.exchange.take_if(continues) else { return };
+        let Some(exchange) = self.exchange.borrow_mut().take_if(continues) else { return };
         let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(async move {
             let _open = worker.open();
@@ -286,6 +333,7 @@ fn keep(
 
 impl Drop for Streamed {
     fn drop(&mut self) {
+        self.dismiss();
         self.go_on_alone();
     }
 }
@@ -305,8 +353,16 @@ impl Body for Reply {
         if this.ending.is_some() {
             return this.poll_ending(cx);
         }
-        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-        match Pin::new(&mut exchange.incoming).poll_frame(cx) {
+        if this.done {
+            return Poll::Ready(None);
+        }
+        let polled = (this.exchange.borrow_mut().as_mut())
+            .map(|exchange| Pin::new(&mut exchange.incoming).poll_frame(cx));
+        let Some(polled) = polled else {
+            // The watchdog took it.
+            return this.break_off(this.total_timeout(), cx);
+        };
+        match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     crate::forward::headers::trailers(trailers);
@@ -329,14 +385,14 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(streamed) => streamed.exchange.is_none() && streamed.ending.is_none(),
+            Self::Streamed(streamed) => streamed.done,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Streamed(streamed) => match &streamed.exchange {
+            Self::Streamed(streamed) => match streamed.exchange.borrow().as_ref() {
                 Some(exchange) => exchange.incoming.size_hint(),
                 None => SizeHint::new(),
             },
