@@ -226,3 +226,25 @@ async fn a_replica_that_is_added_takes_those_who_wait() {
     call.json("{}").await;
     first.whole().await.ok();
 }
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so_and_costs_no_other() {
+    let qa = crate::agent::answers("{}").await;
+    let table = format!("[gateway]\nmax_connections = 2\n{}", agent("qa", &[qa.addr], ""));
+    let gateway = Gateway::start(&table).await;
+    let mut first = gateway.client().connect().await;
+    let mut second = gateway.client().connect().await;
+    first.ask(get("/agents/qa/x")).await.ok();
+    second.ask(get("/agents/qa/x")).await.ok();
+    let mut third = gateway.client().connect().await;
+    third.reply().await.error("overloaded");
+    third.gone().await;
+    first.ask(get("/agents/qa/x")).await.ok();
+    drop(second);
+    crate::wire::eventually("there is room again", || async {
+        let mut next = gateway.client().connect().await;
+        let _ = next.link.writer.send("GET /agents/qa/x HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        next.link.reader.head().await.is_ok_and(|head| head.word(1) == "200")
+    })
+    .await;
+}
