@@ -4,6 +4,8 @@
 //! to `qa` or `coding`, which ask `model` and, for code, run it in `sandbox`. Nothing here is shared with
 //! the gateway but the names in `config::names`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod settings;
 
 pub mod server;

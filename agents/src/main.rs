@@ -14,6 +14,9 @@ use agents::server::{End, Server};
 use agents::settings::{Kind, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// For searches and files, which are short: more would only take stacks from a tight memory limit.
+const BLOCKING_THREADS: usize = 16;
+
 fn main() -> ExitCode {
     // The same program, started again for one command: before any thread and any setting.
     if let Some(code) = sandbox::supervise_if_asked() {
@@ -22,7 +25,15 @@ fn main() -> ExitCode {
     log();
     let settings = Settings::from_process();
     sandbox::hide_memory();
-    match run(settings) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
+    let ran = match runtime {
+        Ok(runtime) => runtime.block_on(run(&settings)),
+        Err(error) => Err(format!("cannot start threads: {error}")),
+    };
+    match ran {
         Ok(code) => code,
         Err(line) => {
             eprintln!("agent: {line}");
@@ -31,16 +42,15 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(settings: Settings) -> Result<ExitCode, String> {
+async fn run(settings: &Settings) -> Result<ExitCode, String> {
     let metrics = Arc::new(Metrics::new());
-    let agent = build(&settings, Arc::clone(&metrics)).await?;
+    let agent = build(settings, Arc::clone(&metrics)).await?;
     let model = agent.model_name().to_owned();
     let no_signals = |error| format!("signals cannot be listened for: {error}");
     let mut signals = Signals::new().map_err(no_signals)?;
     // Each sees every signal: one starts the drain, the other ends it.
     let mut second = Signals::new().map_err(no_signals)?;
-    let server = Server::bind(&settings, agent, metrics).await.map_err(|error| {
+    let server = Server::bind(settings, agent, metrics).await.map_err(|error| {
         format!(
             "cannot listen on {}:{}: {error}; choose another --port",
             settings.host, settings.port

@@ -18,6 +18,8 @@ use index::{Hit, Index};
 /// Passages that are put before a model, and that are shown without one: the first few have the answer or none has.
 const FOR_MODEL: usize = 6;
 const FOR_PEOPLE: usize = 3;
+/// Shown to people is what fits at least this well, against the best.
+const WORTH_SHOWING: f32 = 0.3;
 /// How far above the executable the project's folder may be: `target/debug/agent` lies three below.
 const UP: usize = 4;
 const PROMPT: &str = "You answer questions from passages of documents, and from nothing else. Each passage has a \
@@ -61,7 +63,11 @@ impl Qa {
     pub async fn work(&self, ask: &Ask, events: &Events) -> Result<Answer, Error> {
         events.send(Event::Step(json!({"name": "search"}))).await;
         let most = if self.model.is_some() { FOR_MODEL } else { FOR_PEOPLE };
-        let hits = self.search(ask.input.clone(), most).await?;
+        let mut hits = self.search(ask.input.clone(), most).await?;
+        if self.model.is_none() {
+            let least = hits.first().map_or(0.0, |best| best.score * WORTH_SHOWING);
+            hits.retain(|hit| hit.score >= least);
+        }
         let sources: Vec<Value> = hits.iter().map(source).collect();
         let mut answer = match &self.model {
             Some(model) => with_model(model, ask, &hits, events).await?,

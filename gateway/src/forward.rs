@@ -117,9 +117,10 @@ pub async fn exchange(
                 Err(failure) => return Err(failure.unsent(request)),
             },
         };
+        let reused = connection.is_reused();
         match send(terms, connection, request).await {
             // An idle connection was closed before anything was sent on it: take another.
-            Err(Failure { request: Some(unsent), chance: Chance::NotBegun, .. }) => {
+            Err(Failure { request: Some(unsent), chance: Chance::NotBegun, .. }) if reused => {
                 request = unsent;
             }
             done => return done,
@@ -238,7 +239,8 @@ fn send_failure(
     let error = |code, text: &str| Error::new(code, text);
     if let Some(request) = unsent {
         let error = error(Code::UpstreamReset, "the replica closed the connection").because(cause);
-        return Failure::new(error, Chance::NotBegun, Blame::None).unsent(request);
+        let blame = if reused { Blame::None } else { Blame::Failed };
+        return Failure::new(error, Chance::NotBegun, blame).unsent(request);
     }
     if is_refused_stream(&cause) {
         let error = error(Code::UpstreamReset, "the replica refused the request").because(cause);

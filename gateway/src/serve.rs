@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -23,6 +23,14 @@ use crate::table::View;
 const BACKLOG: i32 = 4096;
 /// After `accept` failed for want of descriptors or memory: it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// While the listener closes: how often, and how far apart, the accept queue is looked at again.
+const HANDSHAKE_LOOKS: usize = 20;
+const HANDSHAKE_PAUSE: Duration = Duration::from_millis(10);
+/// Classic BPF, as in the kernel's `linux/filter.h`.
+const BPF_LOAD_BYTE: u16 = 0x30;
+const BPF_JUMP_IF_SET: u16 = 0x45;
+const BPF_RETURN: u16 = 0x06;
+const TCP_SYN: u32 = 0x02;
 /// How often old upstream connections are closed.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -99,8 +107,7 @@ async fn run(
             }
         }
     }
-    empty(&listener, &shared, &worker);
-    drop(listener);
+    close(listener, &shared, &worker).await;
     worker.draining.set(true);
     worker.changed.notify_waiters();
     let cut = drained(&worker, phase).await;
@@ -108,15 +115,39 @@ async fn run(
     cut
 }
 
-/// Takes what sits in the accept queue: closing the listener would reset it.
-fn empty(listener: &tokio::net::TcpListener, shared: &Arc<Shared>, worker: &Rc<Worker>) {
-    // Once, without waiting: later connections find the port closed and go elsewhere.
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    while let std::task::Poll::Ready(accepted) = listener.poll_accept(&mut context) {
-        match accepted {
-            Ok((stream, peer)) => take(shared, worker, stream, peer),
-            Err(_) => return,
+/// Takes what sits in the accept queue, which closing the listener would reset, and closes it.
+async fn close(listener: tokio::net::TcpListener, shared: &Arc<Shared>, worker: &Rc<Worker>) {
+    refuse_new(&listener);
+    let Ok(listener) = listener.into_std() else { return };
+    let mut empty = false;
+    // Handshakes that were under way end within a round trip; a moment without any is enough.
+    for _ in 0..HANDSHAKE_LOOKS {
+        let before = worker.opened();
+        while let Ok((stream, peer)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            let Ok(stream) = stream else { continue };
+            take(shared, worker, stream, peer);
         }
+        if empty && worker.opened() == before {
+            return;
+        }
+        empty = worker.opened() == before;
+        tokio::time::sleep(HANDSHAKE_PAUSE).await;
+    }
+}
+
+/// Drops new SYNs from here on, so that no handshake is completed that nobody will accept; clients
+/// repeat theirs after a second, and find the port closed or another gateway.
+fn refuse_new(listener: &tokio::net::TcpListener) {
+    // The filter sees the TCP header: byte 13 holds the flags (RFC 9293, section 3.1).
+    let drop_syn = [
+        SockFilter::new(BPF_LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(BPF_JUMP_IF_SET, 0, 1, TCP_SYN),
+        SockFilter::new(BPF_RETURN, 0, 0, 0),
+        SockFilter::new(BPF_RETURN, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = socket2::SockRef::from(listener).attach_filter(&drop_syn) {
+        tracing::debug!(%error, "new connections can't be held off while the listener closes");
     }
 }
 

@@ -2,8 +2,9 @@
 //! was idle for long, and with the process.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use tempfile::TempDir;
 
 /// Most sessions at once; each may hold files, so that this bounds the disk as well.
 pub(crate) const MAX_SESSIONS: usize = 64;
+const PREFIX: &str = "agent-";
+const LOCK: &str = ".lock";
 /// How long a session that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 /// How often that is looked at.
@@ -25,6 +28,8 @@ const REMOVALS: u32 = 20;
 /// The sessions' folders.
 pub(crate) struct Workspaces {
     root: TempDir,
+    /// Locked while this process lives: tells the folder from one whose process was killed.
+    _lock: File,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
 }
 
@@ -58,10 +63,12 @@ impl Workspaces {
     /// # Errors
     /// When it cannot be made.
     pub(crate) fn new(parent: &Path) -> io::Result<Arc<Self>> {
-        let root = tempfile::Builder::new().prefix("agent-").tempdir_in(parent)?;
+        remove_abandoned(parent);
+        let root = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+        let lock = lock(root.path())?;
         // The sessions' users may pass through it, but not look around.
         std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o711))?;
-        let made = Arc::new(Self { root, sessions: Mutex::default() });
+        let made = Arc::new(Self { root, _lock: lock, sessions: Mutex::default() });
         let weak = Arc::downgrade(&made);
         tokio::spawn(async move {
             let mut sweep = tokio::time::interval(SWEEP);
@@ -178,6 +185,31 @@ impl Drop for Lease {
     }
 }
 
+/// Makes the lock's file and takes the lock. Renamed into place only then, so that nobody finds it free.
+fn lock(dir: &Path) -> io::Result<File> {
+    let new = dir.join(".lock-new");
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.try_lock()?;
+    std::fs::rename(new, dir.join(LOCK))?;
+    Ok(file)
+}
+
+/// Removes what earlier processes of this user left when they were killed.
+fn remove_abandoned(parent: &Path) {
+    let me = rustix::process::geteuid().as_raw();
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+            && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == me);
+        if !ours {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path().join(LOCK)) else { continue };
+        if file.try_lock().is_ok() {
+            remove(entry.path());
+        }
+    }
+}
+
 /// Removes a folder in the background. What cannot be removed goes with the process's own folder.
 fn remove(dir: PathBuf) {
     tokio::task::spawn_blocking(move || {
@@ -188,7 +220,7 @@ fn remove(dir: PathBuf) {
             }
             open_up(&dir);
             if attempt == REMOVALS {
-                tracing::warn!(%error, "a session's folder cannot be removed");
+                tracing::warn!(%error, "a workspace cannot be removed");
             }
             std::thread::sleep(Duration::from_millis(25));
         }

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tantivy::collector::TopDocs;
+use tantivy::directory::RamDirectory;
 use tantivy::query::{BooleanQuery, BoostQuery, DisjunctionMaxQuery, Query, TermQuery};
 use tantivy::schema::{
     Field, IndexRecordOption, STORED, Schema, TextFieldIndexing, TextOptions, Value as _,
 };
 use tantivy::tokenizer::{
     Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer,
+    TokenizerManager,
 };
-use tantivy::{Index as Tantivy, IndexReader, TantivyDocument, Term, doc};
+use tantivy::{Index as Tantivy, IndexReader, ReloadPolicy, TantivyDocument, Term, doc};
 
 use super::passages::{self, Passage};
 
@@ -68,9 +70,14 @@ impl Index {
     pub(crate) fn of(folder: &Path) -> Result<Self, String> {
         let failed = |error: tantivy::TantivyError| format!("the index cannot be built: {error}");
         let (schema, fields) = schema();
-        let index = Tantivy::create_in_ram(schema);
-        index.tokenizers().register(ANALYZER, analyzer());
-        let mut writer = index.writer_with_num_threads(1, BUILD_MEMORY).map_err(failed)?;
+        let tokenizers = TokenizerManager::default();
+        tokenizers.register(ANALYZER, analyzer());
+        // In one go and on this thread: the usual writer and reader keep threads for changes that never come here.
+        let mut writer = Tantivy::builder()
+            .schema(schema)
+            .tokenizers(tokenizers)
+            .single_segment_index_writer(RamDirectory::create(), BUILD_MEMORY)
+            .map_err(failed)?;
         let (mut files, mut count) = (0, 0);
         for (path, text) in documents(folder) {
             let name = cited_name(folder, &path);
@@ -92,8 +99,9 @@ impl Index {
         if count == 0 {
             return Err(format!("{} holds no Markdown or text", folder.display()));
         }
-        writer.commit().map_err(failed)?;
-        let reader = index.reader().map_err(failed)?;
+        let index = writer.finalize().map_err(failed)?;
+        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
+        let reader = reader.try_into().map_err(failed)?;
         Ok(Self { reader, analyzer: analyzer(), fields, files, passages: count })
     }
 

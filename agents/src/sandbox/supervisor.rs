@@ -6,11 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, wait};
 use rustix::thread::UnshareFlags;
 
 use super::{Namespaces, PATH, Report, Spec, confine};
@@ -76,9 +76,19 @@ fn run() -> io::Result<()> {
     let spec = order(&mut agent)?;
     // Orphans of the command come to this process, so that they can be found and killed.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // Where memory runs out, the kernel is to take the command and not the agent.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let started = Instant::now();
     let report = match start(&spec) {
-        Ok(child) => watch(child, &agent, &spec, started)?,
+        Ok(child) => {
+            let ended = watch(child, &agent, started + spec.limits.time);
+            let time = started.elapsed();
+            // With a namespace of its own, this process is its first, and the kernel ends all others with it.
+            if spec.plan.namespaces == Namespaces::None {
+                end_all();
+            }
+            report(ended?, time)
+        }
         Err(error) => Report {
             exit: None,
             signal: None,
@@ -149,35 +159,31 @@ fn start(spec: &Spec) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Waits for the first of: the command's end, the end of its time, the agent's leaving. Then nothing is left alive.
+/// Waits for the first of: the command's end, the end of its time, the agent's leaving. Returns how the command ended,
+/// and whether its time was up.
 fn watch(
     mut child: Child,
     agent: &UnixStream,
-    spec: &Spec,
-    started: Instant,
-) -> io::Result<Report> {
-    let deadline = started + spec.limits.time;
+    deadline: Instant,
+) -> io::Result<(ExitStatus, bool)> {
     let pid = Pid::from_child(&child);
     let process = pidfd_open(pid, PidfdFlags::empty()).ok();
-    let mut timed_out = false;
-    let status = loop {
+    loop {
         if let Some(status) = child.try_wait()? {
-            break status;
+            return Ok((status, false));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        timed_out = left.is_zero();
+        let timed_out = left.is_zero();
         if timed_out || agent_left(agent, process.as_ref(), left)? {
             let _ = kill_process(pid, Signal::KILL);
-            break child.wait()?;
+            return Ok((child.wait()?, timed_out));
         }
-    };
-    let time = started.elapsed();
-    // With a namespace of its own, this process is its first, and the kernel ends all others with it.
-    if spec.plan.namespaces == Namespaces::None {
-        end_all();
     }
+}
+
+fn report((status, timed_out): (ExitStatus, bool), time: Duration) -> Report {
     let (cpu, peak_memory) = used();
-    Ok(Report {
+    Report {
         exit: status.code(),
         signal: status.signal(),
         timed_out,
@@ -185,7 +191,7 @@ fn watch(
         cpu,
         peak_memory,
         error: None,
-    })
+    }
 }
 
 /// Sleeps until something happens; whether that is the agent's end of the socket closing.
@@ -211,7 +217,7 @@ fn end_all() {
             let _ = kill_process(pid, Signal::KILL);
         }
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => return,

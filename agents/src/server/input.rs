@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -13,6 +13,10 @@ use crate::error::Error;
 const MAX_BODY: usize = 4 << 20;
 /// Longest time for a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is read of a refused body, so that the refusal is not lost to a reset, and for how long: as much as the
+/// gateway passes by default.
+const LET_PASS: usize = 32 << 20;
+const LET_PASS_TIME: Duration = Duration::from_secs(2);
 const MAX_SESSION_ID: usize = 64;
 
 /// A body that was understood.
@@ -31,26 +35,45 @@ pub(crate) struct Input {
 /// # Errors
 /// When it is too large, too slow or breaks off.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Error> {
-    let too_large = || Error::BodyTooLarge { limit: MAX_BODY };
+    let too_large = Err(Error::BodyTooLarge { limit: MAX_BODY });
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let mut pieces = body.into_data_stream();
     if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
-        return Err(too_large());
+        tokio::spawn(let_pass(pieces));
+        return too_large;
     }
     let reading = async {
-        let mut pieces = body.into_data_stream();
         let mut whole = Vec::new();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|_| Error::BadRequest("the body broke off".to_owned()))?;
-            if whole.len() + piece.len() > MAX_BODY {
-                return Err(too_large());
-            }
             whole.extend_from_slice(&piece);
+            if whole.len() > MAX_BODY {
+                break;
+            }
         }
         Ok(whole)
     };
-    tokio::time::timeout(BODY_TIMEOUT, reading)
-        .await
-        .unwrap_or(Err(Error::BodyTimeout(BODY_TIMEOUT)))
+    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+    let whole = read.unwrap_or(Err(Error::BodyTimeout(BODY_TIMEOUT)))?;
+    if whole.len() > MAX_BODY {
+        tokio::spawn(let_pass(pieces));
+        return too_large;
+    }
+    Ok(whole)
+}
+
+/// Reads on for a while, so that a client that is still sending sees the refusal and not a reset connection.
+pub(crate) async fn let_pass(mut pieces: BodyDataStream) {
+    let mut seen = 0;
+    let reading = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            seen += piece.len();
+            if seen > LET_PASS {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LET_PASS_TIME, reading).await;
 }
 
 /// Understands the body. `header` is the session that a header names; one in the body goes first.

@@ -23,9 +23,9 @@ use crate::error::Error;
 
 /// Events that may wait for a slow client before the work does.
 const EVENTS_AHEAD: usize = 16;
-/// What is read of a refused request's body, so that the refusal is not lost to a reset; and for how long.
-const LET_PASS: usize = 1 << 20;
-const LET_PASS_TIME: Duration = Duration::from_secs(2);
+/// A stream that is silent for this long gets a comment. The model's and the sandbox's clocks bound the silence; the
+/// idle clocks of those in between (60 s with most) would cut it sooner.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 const SESSION_ID: &str = "x-session-id";
 /// What goes on to the model server.
 const ONWARD: [&str; 3] = ["traceparent", "tracestate", "baggage"];
@@ -42,7 +42,7 @@ struct Head {
 /// One request's account: its place, and the line and the counts when it ends, however it ends.
 struct Record {
     app: Arc<App>,
-    _pass: Option<Pass>,
+    pass: Option<Pass>,
     started: Instant,
     request_id: String,
     agent: String,
@@ -57,7 +57,7 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Res
     let (agent, request_id) = (head.agent.clone(), head.request_id.clone());
     let mut record = Record {
         app: Arc::clone(&app),
-        _pass: None,
+        pass: None,
         started,
         request_id: request_id.clone(),
         agent: agent.clone(),
@@ -66,12 +66,12 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Res
     let pass = match app.door.enter() {
         Ok(pass) => pass,
         Err(error) => {
-            tokio::spawn(let_pass(body));
+            tokio::spawn(input::let_pass(body.into_data_stream()));
             return record.refuse(&error);
         }
     };
     app.metrics.in_flight.set(app.door.in_flight());
-    record._pass = Some(pass);
+    record.pass = Some(pass);
     let mut response = match ask(head, &parts.headers, body).await {
         Ok((ask, true)) => in_events(app, ask, record),
         Ok((ask, false)) => in_one_piece(&app, &ask, record).await,
@@ -86,7 +86,7 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Res
 async fn ask(head: Head, headers: &HeaderMap, body: Body) -> Result<(Ask, bool), Error> {
     let body = input::read(headers, body).await?;
     let input = input::parse(&body, head.session_id)?;
-    let wants_events = input.stream.unwrap_or(head.wants_events) || head.wants_events;
+    let wants_events = head.wants_events || input.stream == Some(true);
     let ask = Ask {
         input: input.input,
         session_id: input.session_id,
@@ -161,6 +161,10 @@ impl<W: Future<Output = Result<Value, Error>>> Stage<W> {
                             return Some((frame(name, &data), Self::Working { work, waiting, record }));
                         }
                         result = &mut work => result,
+                        () = tokio::time::sleep(HEARTBEAT) => {
+                            let comment = Bytes::from_static(b": at work\n\n");
+                            return Some((comment, Self::Working { work, waiting, record }));
+                        }
                     };
                     Self::Emptying { result: done, waiting, record }
                 }
@@ -241,21 +245,6 @@ fn is_label(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.chars().all(allowed)
 }
 
-/// Reads on for a while, so that a client that is still sending sees the refusal and not a reset connection.
-async fn let_pass(body: Body) {
-    let mut pieces = body.into_data_stream();
-    let mut seen = 0;
-    let reading = async {
-        while let Some(Ok(piece)) = pieces.next().await {
-            seen += piece.len();
-            if seen > LET_PASS {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LET_PASS_TIME, reading).await;
-}
-
 impl Record {
     fn failed(&mut self, error: &Error) {
         self.outcome = error.code();
@@ -279,7 +268,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self._pass = None;
+        drop(self.pass.take());
         self.app.metrics.in_flight.set(self.app.door.in_flight());
         self.app.metrics.finished(self.outcome, took);
         tracing::info!(

@@ -61,6 +61,17 @@ pub enum Connection {
     Http2(Http2),
 }
 
+impl Connection {
+    /// Whether it has served a request before.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.reused,
+            Self::Http2(connection) => connection.reused,
+        }
+    }
+}
+
 /// An HTTP/1.1 connection; dropped, it is closed.
 pub struct Http1 {
     /// Where requests go in.

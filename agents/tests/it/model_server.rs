@@ -1,0 +1,203 @@
+//! A server that speaks chat completions as each test scripts it: one script a connection, byte for byte.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What one connection gets.
+#[derive(Clone)]
+pub(crate) struct Script {
+    pieces: Vec<Vec<u8>>,
+    end: End,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Close,
+    /// Says nothing more, until the other side leaves.
+    Hang,
+}
+
+/// A request as it came.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Value,
+}
+
+pub(crate) struct ModelServer {
+    pub(crate) url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// Connections whose other side left while this one hung.
+    left: watch::Receiver<u32>,
+}
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// One event with a piece of text.
+pub(crate) fn text(text: &str) -> String {
+    let data =
+        json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
+    format!("data: {data}\n\n")
+}
+
+/// The events that end a good answer.
+pub(crate) fn end(reason: &str) -> String {
+    let finish = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]});
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}});
+    format!("data: {finish}\n\ndata: {usage}\n\ndata: [DONE]\n\n")
+}
+
+impl Script {
+    /// A stream of events, each its own chunk, ended well.
+    pub(crate) fn stream(events: &[String]) -> Self {
+        let mut pieces = vec![HEAD.as_bytes().to_vec()];
+        pieces.extend(events.iter().map(|event| chunk(event.as_bytes())));
+        pieces.push(b"0\r\n\r\n".to_vec());
+        Self { pieces, end: End::Close }
+    }
+
+    /// A whole answer of that text.
+    pub(crate) fn says(words: &str) -> Self {
+        Self::stream(&[text(words), end("stop")])
+    }
+
+    /// A stream, a chunk and a write for every byte.
+    pub(crate) fn bytewise(stream: &str) -> Self {
+        let mut pieces = vec![HEAD.as_bytes().to_vec()];
+        pieces.extend(stream.as_bytes().iter().map(|byte| chunk(&[*byte])));
+        pieces.push(b"0\r\n\r\n".to_vec());
+        Self { pieces, end: End::Close }
+    }
+
+    /// A stream that is cut without its last chunk.
+    pub(crate) fn broken(events: &[String]) -> Self {
+        let mut script = Self::stream(events);
+        script.pieces.pop();
+        script
+    }
+
+    /// A stream that says nothing more after these events.
+    pub(crate) fn hanging(events: &[String]) -> Self {
+        Self { end: End::Hang, ..Self::broken(events) }
+    }
+
+    /// Not even a head.
+    pub(crate) fn silent() -> Self {
+        Self { pieces: Vec::new(), end: End::Hang }
+    }
+
+    /// A plain reply. `headers`: each with its line end.
+    pub(crate) fn status(line: &str, headers: &str, body: &str) -> Self {
+        let reply = format!(
+            "HTTP/1.1 {line}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        Self { pieces: vec![reply.into_bytes()], end: End::Close }
+    }
+
+    /// An answer with tool calls, the arguments in two pieces.
+    pub(crate) fn calls(calls: &[(&str, &str)]) -> Self {
+        let mut events = Vec::new();
+        for (index, (name, arguments)) in calls.iter().enumerate() {
+            let (left, right) = arguments.split_at(arguments.len() / 2);
+            let first = json!({"index": index, "id": format!("c{index}"), "type": "function", "function": {"name": name, "arguments": left}});
+            let second = json!({"index": index, "function": {"arguments": right}});
+            for piece in [first, second] {
+                let data = json!({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]});
+                events.push(format!("data: {data}\n\n"));
+            }
+        }
+        events.push(end("tool_calls"));
+        Self::stream(&events)
+    }
+}
+
+impl ModelServer {
+    /// Serves the scripts in order, the last one again and again. `/models` is answered always.
+    pub(crate) async fn start(scripts: Vec<Script>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (leaving, left) = watch::channel(0);
+        let (all, leaving) = (Arc::clone(&seen), Arc::new(leaving));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection =
+                    serve(stream, scripts.clone(), Arc::clone(&all), Arc::clone(&leaving));
+                tokio::spawn(connection);
+            }
+        });
+        Self { url, seen, left }
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until the other side of a hanging connection has left.
+    pub(crate) async fn left(&mut self) {
+        let leaving = self.left.wait_for(|left| *left > 0);
+        tokio::time::timeout(crate::harness::LONG, leaving).await.unwrap().unwrap();
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    scripts: Vec<Script>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    leaving: Arc<watch::Sender<u32>>,
+) {
+    stream.set_nodelay(true).unwrap();
+    let Some(request) = read(&mut stream).await else { return };
+    if request.head.starts_with("GET /v1/models ") {
+        let reply = Script::status("200 OK", "", "{\"data\":[]}");
+        let _ = stream.write_all(&reply.pieces[0]).await;
+        return;
+    }
+    let script = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(request);
+        scripts[(seen.len() - 1).min(scripts.len() - 1)].clone()
+    };
+    for piece in &script.pieces {
+        if stream.write_all(piece).await.is_err() {
+            return;
+        }
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    if matches!(script.end, End::Hang) {
+        let _ = stream.read(&mut [0]).await;
+        leaving.send_modify(|left| *left += 1);
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> Option<Seen> {
+    let mut bytes = Vec::new();
+    let at = loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at;
+        }
+    };
+    let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let length: usize = length.unwrap_or(0);
+    while bytes.len() < at + 4 + length {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let body = serde_json::from_slice(&bytes[at + 4..]).unwrap_or(Value::Null);
+    Some(Seen { head, body })
+}
