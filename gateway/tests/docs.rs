@@ -79,7 +79,7 @@ fn every_module_stands_in_the_code_map_in_its_order() {
     let mut last = 0;
     for module in modules {
         let is_its = |row: &&str| names(row)[0].trim_end_matches('/') == module;
-        let place = rows.iter().position(|row| is_its(row));
+        let place = rows.iter().position(is_its);
         let place = place.unwrap_or_else(|| panic!("docs/architecture.md: no row for {module}"));
         assert!(place >= last, "docs/architecture.md: {module} is not where lib.rs has it");
         last = place;
