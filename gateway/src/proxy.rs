@@ -118,7 +118,8 @@ async fn handle(
     let session = session(&agent, &parts.headers);
     let head = outgoing(call, &agent, &target, &mut parts, record, upgrade.is_some());
     let prefix = foreign_prefix(&call.current, &call.client, &head);
-    let attempts = Attempts { agent, permit, source, head, session, deadline };
+    let latest = call.worker.view.latest(agent.clone());
+    let attempts = Attempts { agent, latest, permit, source, head, session, deadline };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, &target, &parts, prefix, upgrade)
 }

@@ -21,6 +21,9 @@ use crate::{health, proxy::worker::Client, retry};
 pub(super) struct Attempts {
     /// The agent.
     pub agent: AgentRef,
+    /// The same as the table in force had it when the request got its place: that place may be at
+    /// an endpoint, or under a limit, that came while it waited.
+    pub latest: AgentRef,
     /// The request's place.
     pub permit: Permit,
     /// The request's body.
@@ -95,7 +98,8 @@ impl Attempts {
         let mut unsent = None;
         loop {
             let session = self.session.as_ref().map(HeaderValue::as_bytes);
-            let Some(lease) = self.agent.pick(session, &tried) else {
+            let found = self.latest.pick(session, &tried);
+            let Some(lease) = found.or_else(|| self.agent.pick(session, &tried)) else {
                 return (notes, Err(self.no_place()));
             };
             notes.endpoint = Some(std::sync::Arc::clone(lease.endpoint()));
