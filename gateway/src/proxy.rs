@@ -97,7 +97,7 @@ async fn handle(
 ) -> Result<Handled, Error> {
     let upgrade = headers::upgrade(request.version(), request.headers())
         .then(|| hyper::upgrade::on(&mut request));
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     well_formed(&parts)?;
     let source = Source::new(incoming, limits(&call.current));
     let target = match find(call, &parts, &source).await? {
@@ -115,9 +115,9 @@ async fn handle(
         agent.metrics.queue.record(record.queued.as_secs_f64());
     }
     let deadline = Instant::now() + agent.settings.timeout;
-    let head = outgoing(call, &agent, &target, &parts, record, upgrade.is_some());
-    let prefix = foreign_prefix(&parts.headers, &head);
     let session = session(&agent, &parts.headers);
+    let head = outgoing(call, &agent, &target, &mut parts, record, upgrade.is_some());
+    let prefix = foreign_prefix(&call.current, &call.client, &head);
     let attempts = Attempts { agent, permit, source, head, session, deadline };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, &target, &parts, prefix, upgrade)
@@ -244,14 +244,14 @@ fn outgoing(
     call: &Call,
     agent: &Agent,
     target: &Target,
-    parts: &http::request::Parts,
+    parts: &mut http::request::Parts,
     record: &Record,
     upgrade: bool,
 ) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = target.path.clone().into();
-    *request.headers_mut() = parts.headers.clone();
+    *request.headers_mut() = std::mem::take(&mut parts.headers);
     let context = headers::RequestContext {
         agent: &agent.headers,
         mounted: target.door.is_mount(),
@@ -271,10 +271,10 @@ fn session(agent: &Agent, headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(agent.settings.affinity.as_deref()?).filter(|value| !value.is_empty()).cloned()
 }
 
-/// The prefix that the agent was told, where a proxy before us has one of its own.
-fn foreign_prefix(headers: &HeaderMap, head: &Request<()>) -> Option<HeaderValue> {
-    const PREFIX: &str = "x-forwarded-prefix";
-    headers.get(PREFIX).and_then(|_| head.headers().get(PREFIX)).cloned()
+/// The prefix that the agent was told, where a proxy before us may have one of its own.
+fn foreign_prefix(current: &Snapshot, client: &Client, head: &Request<()>) -> Option<HeaderValue> {
+    let trusted = current.trusted.contains(client.peer.ip());
+    head.headers().get("x-forwarded-prefix").filter(|_| trusted).cloned()
 }
 
 /// Turns the agent's response into the client's.

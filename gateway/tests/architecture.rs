@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// Which crates of this workspace each may depend on. A new one has its line here.
 const DIRECTIONS: &[(&str, &[&str])] =
-    &[("config", &[]), ("agents", &["config"]), ("switchyard", &["config"])];
+    &[("agents", &["config"]), ("benches", &[]), ("config", &[]), ("switchyard", &["config"])];
 
 /// All that `config` may depend on: text, numbers and networks as values, nothing that opens
 /// a file or a socket.

@@ -69,8 +69,8 @@ pub struct Streamed {
     worker: Rc<Worker>,
     client: Rc<Client>,
     events: Option<Events>,
-    /// Clocks: one timer for whichever is next.
-    timer: Pin<Box<Sleep>>,
+    /// Clocks: one timer for whichever is next, made when there is first something to wait for.
+    timer: Option<Pin<Box<Sleep>>>,
     idle_timeout: Duration,
     last_piece: Instant,
     /// [`Wire::flushes`] when something was last given to hyper.
@@ -126,7 +126,7 @@ impl Reply {
             record,
             worker: Rc::clone(worker),
             client: Rc::clone(client),
-            timer: Box::pin(tokio::time::sleep_until(exchange.deadline.min(now + idle_timeout))),
+            timer: None,
             events,
             idle_timeout,
             last_piece: now,
@@ -141,7 +141,6 @@ impl Reply {
             streamed.finish();
             return Self::Whole(None);
         }
-        streamed.arm(now);
         Self::Streamed(Box::pin(streamed))
     }
 }
@@ -199,22 +198,35 @@ impl Streamed {
         }
     }
 
-    /// Sets the timer to whichever clock is next.
-    fn arm(&mut self, now: Instant) {
-        let exchange = self.exchange.borrow();
-        let Some(exchange) = exchange.as_ref() else { return };
-        let mut next = exchange.deadline.min(self.last_piece + self.idle_timeout);
-        if let Some(Events { heartbeat: Some(every), last_sent, .. }) = &self.events {
-            let due = *last_sent + *every;
-            next = next.min(if due > now { due } else { now + *every });
+    /// When the next clock fires.
+    fn next_clock(&self, now: Instant) -> Option<Instant> {
+        let next = self.deadline()?.min(self.last_piece + self.idle_timeout);
+        let Some(Events { heartbeat: Some(every), last_sent, scanner }) = &self.events else {
+            return Some(next);
+        };
+        let due = *last_sent + *every;
+        // Within an event it has to wait for the end of the event.
+        Some(next.min(if due > now || scanner.at_boundary() { due } else { now + *every }))
+    }
+
+    /// Ready when a clock has fired; pieces that came since only move the timer then.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        loop {
+            let now = Instant::now();
+            let Some(next) = self.next_clock(now).filter(|next| *next > now) else {
+                return Poll::Ready(now);
+            };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            if timer.deadline() > next || timer.is_elapsed() {
+                timer.as_mut().reset(next);
+            }
+            ready!(timer.as_mut().poll(cx));
         }
-        self.timer.as_mut().reset(next);
     }
 
     fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
-            ready!(self.timer.as_mut().poll(cx));
-            let now = Instant::now();
+            let now = ready!(self.poll_timer(cx));
             if self.deadline().is_none_or(|deadline| now >= deadline) {
                 return self.break_off(self.total_timeout(), cx);
             }
@@ -222,9 +234,7 @@ impl Streamed {
                 let text = format!("nothing came for {:?}", self.idle_timeout);
                 return self.break_off(Error::new(Code::IdleTimeout, text), cx);
             }
-            let beat = self.events.as_mut().is_some_and(|events| events.beats(now));
-            self.arm(now);
-            if beat {
+            if self.events.as_mut().is_some_and(|events| events.beats(now)) {
                 self.given_at = self.client.wire.flushes();
                 return Poll::Ready(Some(Ok(Frame::data(sse::HEARTBEAT))));
             }

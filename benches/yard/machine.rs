@@ -1,0 +1,67 @@
+//! The binary that is measured, and the machine it is measured on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+/// What `SWITCHYARD_BIN` names, or the release build of this workspace, made now.
+pub(crate) fn binary() -> io::Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("SWITCHYARD_BIN") {
+        return PathBuf::from(binary).canonicalize();
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--release", "--package", "switchyard", "--bin", "switchyard"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    let built = command.current_dir(workspace()).stderr(Stdio::inherit()).output()?;
+    if !built.status.success() {
+        return Err(io::Error::other("cargo can't build switchyard"));
+    }
+    let text = String::from_utf8_lossy(&built.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut executables =
+        messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
+    executables.next_back().ok_or_else(|| io::Error::other("cargo names no executable"))
+}
+
+/// Cores, processor, kernel, compiler, commit, and which binary was measured.
+pub(crate) fn machine(binary: &Path) -> Value {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, model)| model);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let commit = said("git", &["describe", "--always", "--dirty", "--exclude", "*"]);
+    let own_build = std::env::var_os("SWITCHYARD_BIN").is_none();
+    let binary = if own_build { "release build".to_owned() } else { binary.display().to_string() };
+    json!({ "cores": cores, "cpu": model, "kernel": kernel.trim(),
+        "rustc": said("rustc", &["--version"]), "commit": commit, "binary": binary })
+}
+
+/// The machine in one line.
+pub(crate) fn line(machine: &Value) -> String {
+    let word = |key: &str| machine[key].as_str().unwrap_or("?");
+    format!(
+        "{} cores ({}), Linux {}, {}, commit {}, {}",
+        machine["cores"],
+        word("cpu"),
+        word("kernel"),
+        word("rustc"),
+        word("commit"),
+        word("binary"),
+    )
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).current_dir(workspace()).output();
+    let said = output.ok().filter(|output| output.status.success());
+    said.map_or("unknown".to_owned(), |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
+}
+
+fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
