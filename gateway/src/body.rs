@@ -17,6 +17,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::error::{Code, Error};
 
+/// How much of a body is read while its request waits for a place or a connection. With what the
+/// kernel holds, a leaving client is seen behind at least 1 MiB of unread body.
+pub const AHEAD_MAX: usize = 1024 * 1024;
+
 /// What is allowed of one request's body.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -125,6 +129,21 @@ impl Source {
         })
     }
 
+    /// Reads ahead, for as long as the caller waits for something else and at most
+    /// [`AHEAD_MAX`]: a client's FIN stands behind its body, and who does not read one does not see
+    /// the other. Ends when there is nothing more to read ahead.
+    ///
+    /// # Errors
+    /// As [`Source::fault`].
+    pub async fn read_ahead(&self) -> Result<(), Error> {
+        while self.0.borrow().kept_bytes < AHEAD_MAX {
+            if self.peek().await?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the next piece for a reader who looks before any attempt; it is kept whatever its
     /// size. `None` at the end.
     ///
@@ -139,6 +158,39 @@ impl Source {
                 Err(self.fault().unwrap_or_else(|| Error::new(code, "the body broke off")))
             }
         }
+    }
+}
+
+/// Waits for something while a body is read ahead.
+///
+/// # Errors
+/// When the body turns out bad meanwhile.
+pub async fn while_reading<T>(
+    mut waiting: Pin<&mut impl Future<Output = T>>,
+    source: &Source,
+) -> Result<T, Error> {
+    let mut ahead = std::pin::pin!(source.read_ahead());
+    let mut reading = true;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = waiting.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if reading && let Poll::Ready(read) = ahead.as_mut().poll(cx) {
+            reading = false;
+            if let Err(error) = read {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// What a future has to say without waiting.
+pub fn now_or_never<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
-use crate::body::{RequestBody, Source};
+use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
 use crate::pool::Endpoint;
 use connections::{ConnectError, Connection, Connections, Http1, Stream};
@@ -35,6 +35,8 @@ pub struct Terms<'a> {
     pub source: &'a Source,
     /// When the total clock fires.
     pub deadline: Instant,
+    /// Whether the body may be read while a connection is made: not when its client waits for a go.
+    pub read_ahead: bool,
 }
 
 /// A response whose head is there.
@@ -135,7 +137,14 @@ async fn connect(terms: &Terms<'_>) -> Result<Connection, Failure> {
     let Terms { endpoint, settings, .. } = terms;
     let due = terms.deadline.min(Instant::now() + settings.connect_timeout);
     let connecting = terms.connections.connect(endpoint, &settings.keepalive);
-    match tokio::time::timeout_at(due, connecting).await {
+    let mut connecting = pin!(tokio::time::timeout_at(due, connecting));
+    let made = match terms.read_ahead {
+        false => connecting.await,
+        true => while_reading(connecting.as_mut(), terms.source)
+            .await
+            .map_err(|fault| Failure::new(fault, Chance::None, Blame::None))?,
+    };
+    match made {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(connect_failure(endpoint, error)),
         Err(_) if Instant::now() >= terms.deadline => Err(total_timeout(terms)),

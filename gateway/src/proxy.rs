@@ -8,10 +8,11 @@ mod tunnel;
 pub mod worker;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -20,12 +21,12 @@ use self::attempts::Attempts;
 use self::record::Record;
 use self::reply::{Exchange, Reply, Shape};
 use self::worker::{Client, Worker};
-use crate::body::{Limits, Source, sse, too_large};
+use crate::body::{Limits, Source, now_or_never, sse, too_large, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
 use crate::router::type_of_body::{BodyError, Scanner};
 use crate::router::{Door, Route, RouteError, Target};
-use crate::table::{Agent, Current, Permit, Snapshot};
+use crate::table::{Agent, AgentRef, Current, Permit, Snapshot};
 use crate::{admin, request_id};
 
 /// Answers one request, whatever happens.
@@ -109,7 +110,9 @@ async fn handle(
     record.source = Some(source.clone());
     admit_body(&agent, &parts.headers, &source)?;
     let queued = Instant::now();
-    let permit = enter(&agent).await?;
+    let ahead = !parts.headers.contains_key(EXPECT);
+    let permit = enter(&agent, ahead.then_some(&source)).await?;
+    let agent = agent.latest(&call.worker.view);
     if queued.elapsed().as_micros() > 500 {
         record.queued = queued.elapsed();
         agent.metrics.queue.record(record.queued.as_secs_f64());
@@ -118,7 +121,15 @@ async fn handle(
     let session = session(&agent, &parts.headers);
     let head = outgoing(call, &agent, &target, &mut parts, record, upgrade.is_some());
     let prefix = foreign_prefix(&call.current, &call.client, &head);
-    let attempts = Attempts { agent, permit, source, head, session, deadline };
+    let attempts = Attempts {
+        agent,
+        permit: Some(permit),
+        source,
+        head,
+        session,
+        deadline,
+        read_ahead: ahead,
+    };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, &target, &parts, prefix, upgrade)
 }
@@ -222,12 +233,20 @@ fn admit_body(agent: &Agent, headers: &HeaderMap, source: &Source) -> Result<(),
     Ok(())
 }
 
-/// Waits for a place, where there is any hope of one.
-async fn enter(agent: &crate::table::AgentRef) -> Result<Permit, Error> {
+/// Waits for a place, where there is any hope of one. Meanwhile `ahead` is read ahead, unless its
+/// client waits for a go.
+async fn enter(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error> {
     if agent.ready() == 0 {
         return Err(no_endpoint(agent));
     }
-    Permit::of(agent).await
+    let mut permit = pin!(Permit::of(agent));
+    if let Some(permit) = now_or_never(permit.as_mut()) {
+        return permit;
+    }
+    match ahead {
+        Some(source) => while_reading(permit, source).await?,
+        None => permit.await,
+    }
 }
 
 /// The 503 of an agent without a ready replica.

@@ -422,6 +422,21 @@ impl Deref for AgentRef {
     }
 }
 
+impl AgentRef {
+    /// The same agent as the snapshot in force has it, or as it was if it is gone there.
+    #[must_use]
+    pub fn latest(&self, view: &View) -> Self {
+        let current = view.current();
+        if Rc::ptr_eq(&current.0, &self.current.0) {
+            return self.clone();
+        }
+        match current.routes.lookup(&self.settings.name) {
+            Some(index) => current.agent(index),
+            None => self.clone(),
+        }
+    }
+}
+
 /// A place that admission gave; given back by being dropped, at the body's last byte.
 pub struct Permit {
     agent: AgentRef,

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use std::pin::pin;
+
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -10,19 +12,22 @@ use super::record::Record;
 use super::reply::{Exchange, read_out};
 use super::worker::Worker;
 use super::{Call, no_endpoint};
-use crate::body::{RequestBody, Source};
+use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Failure, Terms};
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
 use crate::{health, proxy::worker::Client, retry};
 
+/// How often a request goes back to the line because its place was lost to it.
+const WAITS_MAX: u32 = 16;
+
 /// What the attempts have in common.
 pub(super) struct Attempts {
     /// The agent.
     pub agent: AgentRef,
-    /// The request's place.
-    pub permit: Permit,
+    /// The request's place; none while it waits for another.
+    pub permit: Option<Permit>,
     /// The request's body.
     pub source: Source,
     /// The request's head.
@@ -31,6 +36,8 @@ pub(super) struct Attempts {
     pub session: Option<HeaderValue>,
     /// When the total clock fires.
     pub deadline: Instant,
+    /// Whether the body may be read while the request waits.
+    pub read_ahead: bool,
 }
 
 /// What is noted on the way.
@@ -85,7 +92,7 @@ impl Attempts {
         telling.await.map_err(|_| Error::new(Code::Internal, "the exchange's task ended"))
     }
 
-    async fn all(self, worker: &Rc<Worker>) -> (Notes, Outcome) {
+    async fn all(mut self, worker: &Rc<Worker>) -> (Notes, Outcome) {
         let mut notes = Notes::default();
         let retry = self.agent.settings.retry;
         if retry.is_some() {
@@ -93,10 +100,14 @@ impl Attempts {
         }
         let mut tried = Vec::new();
         let mut unsent = None;
+        let mut waits = 0;
         loop {
             let session = self.session.as_ref().map(HeaderValue::as_bytes);
             let Some(lease) = self.agent.pick(session, &tried) else {
-                return (notes, Err(self.no_place()));
+                if let Err(error) = self.wait_again(worker, &mut waits).await {
+                    return (notes, Err(error));
+                }
+                continue;
             };
             notes.endpoint = Some(std::sync::Arc::clone(lease.endpoint()));
             let request = unsent.take().unwrap_or_else(|| self.request());
@@ -104,7 +115,8 @@ impl Attempts {
                 Ok(answer) if is_not_begun(&answer) && self.repeats(&lease, &notes) => None,
                 Ok(answer) => {
                     notes.first_byte = Some(answer.first_byte);
-                    return (notes, Ok(self.settle(lease, answer)));
+                    let Some(permit) = self.permit.take() else { continue };
+                    return (notes, Ok(self.settle(lease, permit, answer)));
                 }
                 Err(failure) => Some(failure),
             };
@@ -133,6 +145,7 @@ impl Attempts {
             settings: &self.agent.settings,
             source: &self.source,
             deadline: self.deadline,
+            read_ahead: self.read_ahead,
         };
         forward::exchange(&terms, request).await
     }
@@ -162,18 +175,33 @@ impl Attempts {
             && self.agent.state.budget.take(retry.budget)
     }
 
-    fn no_place(&self) -> Error {
-        match self.agent.ready() {
-            0 => no_endpoint(&self.agent),
-            _ => Error::new(Code::Overloaded, "every replica is full"),
+    /// The place that admission gave is at a replica that has gone: gives it back and waits in
+    /// line for another, as it is now.
+    async fn wait_again(&mut self, worker: &Rc<Worker>, waits: &mut u32) -> Result<(), Error> {
+        self.agent = self.agent.latest(&worker.view);
+        *waits += 1;
+        if self.agent.ready() == 0 {
+            return Err(no_endpoint(&self.agent));
         }
+        if *waits > WAITS_MAX {
+            return Err(Error::new(Code::Overloaded, "every replica is full"));
+        }
+        self.permit = None;
+        let mut entering = pin!(tokio::time::timeout_at(self.deadline, Permit::of(&self.agent)));
+        let entered = match self.read_ahead {
+            true => while_reading(entering.as_mut(), &self.source).await?,
+            false => entering.await,
+        };
+        let late = |_| Error::new(Code::TotalTimeout, "no replica became free in time");
+        self.permit = Some(entered.map_err(late)??);
+        Ok(())
     }
 
-    fn settle(self, lease: Lease, answer: Answer) -> (Exchange, Response<()>) {
+    fn settle(self, lease: Lease, permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
         self.source.settle();
         self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
         let (head, incoming) = answer.response.into_parts();
-        let Self { agent, permit, deadline, .. } = self;
+        let Self { agent, deadline, .. } = self;
         let carrier = answer.carrier;
         let exchange = Exchange { agent, permit, lease, carrier, incoming, deadline };
         (exchange, Response::from_parts(head, ()))

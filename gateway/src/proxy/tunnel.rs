@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::error::{Code, Error};
 
 /// What one direction holds at once.
 const BUFFER: usize = 16 * 1024;
+
+/// After one side has ended: how long the other may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Both ends, once their connections have been handed over.
 pub(super) struct Tunnel {
@@ -57,14 +61,17 @@ impl Tunnel {
         let moved = Moved { at: Cell::new(Instant::now()), sent: Cell::new(0) };
         let (client_in, client_out) = tokio::io::split(TokioIo::new(client));
         let (agent_in, agent_out) = tokio::io::split(TokioIo::new(agent));
-        let both = async {
-            tokio::join!(
-                pump(client_in, agent_out, &moved, false),
-                pump(agent_in, client_out, &moved, true)
-            )
+        let mut up = pin!(pump(client_in, agent_out, &moved, false));
+        let mut down = pin!(pump(agent_in, client_out, &moved, true));
+        let either = async {
+            // Who is left gets a moment to read what is on its way, and to close by itself.
+            tokio::select! {
+                _ = &mut up => drop(tokio::time::timeout(LAST_WORDS, &mut down).await),
+                _ = &mut down => drop(tokio::time::timeout(LAST_WORDS, &mut up).await),
+            }
         };
         tokio::select! {
-            _ = both => record.done(),
+            () = either => record.done(),
             () = moved.stopped(idle_timeout) => {
                 let text = format!("nothing moved for {idle_timeout:?}");
                 record.failed(&Error::new(Code::IdleTimeout, text));

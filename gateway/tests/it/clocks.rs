@@ -49,13 +49,13 @@ async fn an_event_stream_that_falls_silent_ends_with_an_error_event() {
 #[tokio::test]
 async fn a_stream_that_moves_may_take_longer_than_the_idle_clock() {
     let mut qa = Agent::manual().await;
-    let gateway = Gateway::start(&agent("qa", &[qa.addr], "idle_timeout = \"400ms\"")).await;
+    let gateway = Gateway::start(&agent("qa", &[qa.addr], "idle_timeout = \"1s\"")).await;
     for http in BOTH {
         let mut open = gateway.open(http, get("/agents/qa/x")).await;
         let mut call = qa.call().await;
         call.begin_sse().await;
         for n in 0..8 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
             call.event(&n.to_string()).await;
             open.until("\n\n").await;
         }
@@ -88,7 +88,8 @@ async fn a_stream_that_never_ends_is_cut_by_the_total_clock() {
 #[tokio::test]
 async fn the_total_clock_starts_after_the_queue() {
     let mut qa = Agent::manual().await;
-    let settings = "timeout = \"1s\"\nmax_in_flight = 1\nqueue = { max = 4, timeout = \"20s\" }";
+    let settings =
+        "timeout = \"1500ms\"\nmax_in_flight = 1\nqueue = { max = 4, timeout = \"20s\" }";
     let gateway = Gateway::start(&agent("qa", &[qa.addr], settings)).await;
     let first = gateway.open(Http::One, post("/agents/qa/x", "{}")).await;
     let mut call = qa.call().await;
@@ -107,11 +108,11 @@ async fn the_total_clock_starts_after_the_queue() {
 #[tokio::test]
 async fn the_total_clock_runs_over_all_attempts() {
     let qa = Agent::with(|call| async move {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         call.not_begun().await;
     })
     .await;
-    let settings = "timeout = \"500ms\"\nfirst_byte_timeout = \"400ms\"\n\
+    let settings = "timeout = \"1s\"\nfirst_byte_timeout = \"900ms\"\n\
         retry = { max = 20, budget = 1.0, buffer = \"64KiB\" }";
     let gateway = Gateway::start(&agent("qa", &[qa.addr], settings)).await;
     gateway.ask(post("/agents/qa/x", "{}")).await.error("total-timeout");

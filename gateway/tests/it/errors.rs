@@ -182,12 +182,12 @@ async fn a_body_that_stalls_is_body_timeout() {
 #[tokio::test]
 async fn a_body_may_take_long_while_it_moves() {
     let echo = crate::agent::echoes().await;
-    let table = format!("[gateway]\nbody_timeout = \"300ms\"\n{}", agent("qa", &[echo.addr], ""));
+    let table = format!("[gateway]\nbody_timeout = \"1s\"\n{}", agent("qa", &[echo.addr], ""));
     let gateway = Gateway::start(&table).await;
     for http in BOTH {
         let mut open = gateway.open(http, ask("POST", "/agents/qa/x").open_body("0")).await;
         for piece in ["1", "2", "3", "4", "5"] {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
             assert!(open.send(piece).await);
         }
         open.finish().await;

@@ -133,6 +133,7 @@ impl Gateway {
         addr.parse().unwrap_or_else(|e| panic!("{line:?}: {e}"))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test that has failed is being dropped")]
     fn shown(&self) -> String {
         // The last lines may still be on their way through the pipe.
         std::thread::sleep(Duration::from_millis(50));

@@ -80,6 +80,18 @@ async fn sighup_reads_the_table_again() {
 }
 
 #[tokio::test]
+async fn a_signal_right_after_the_start_finds_it_ready() {
+    let qa = answers("{}").await;
+    for _ in 0..10 {
+        let mut gateway = Gateway::start(&agent("qa", &[qa.addr], "")).await;
+        gateway.signal(Signal::HUP);
+        gateway.ask(get("/agents/qa/x")).await.ok();
+        gateway.sigterm();
+        assert_eq!(gateway.exit().await, 0);
+    }
+}
+
+#[tokio::test]
 async fn an_invalid_edit_changes_nothing_and_is_told_everywhere() {
     let qa = answers("{}").await;
     let good = agent("qa", &[qa.addr], "");

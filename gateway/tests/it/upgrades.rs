@@ -97,7 +97,7 @@ async fn a_client_that_leaves_an_upgraded_connection_leaves_the_agent() {
 #[tokio::test]
 async fn on_an_upgraded_connection_only_the_idle_clock_runs() {
     let mut qa = Agent::manual().await;
-    let settings = "timeout = \"400ms\"\nidle_timeout = \"300ms\"";
+    let settings = "timeout = \"1s\"\nidle_timeout = \"1s\"";
     let gateway = Gateway::start(&agent("qa", &[qa.addr], settings)).await;
     let mut conn = gateway.client().connect().await;
     conn.send(UPGRADE).await;
@@ -106,7 +106,7 @@ async fn on_an_upgraded_connection_only_the_idle_clock_runs() {
     conn.reply().await;
     // Either direction keeps it alive, for longer than the total clock.
     for n in 0..8 {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         if n % 2 == 0 {
             conn.send("x").await;
             call.reader().raw().await.unwrap();
