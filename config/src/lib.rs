@@ -13,6 +13,7 @@ mod convert;
 mod kinds;
 pub mod names;
 mod page;
+mod place;
 mod problem;
 mod raw;
 mod reader;
@@ -28,6 +29,7 @@ mod units;
 use raw::Written;
 use reader::Notes;
 
+pub use place::problem_at;
 pub use problem::{Checked, Problem};
 pub use render::render_json;
 pub use schema::schema;

@@ -1,21 +1,50 @@
-//! The operators' port: probes, metrics, state.
+//! The operators' port: probes, metrics, state. HTTP/1.1 on the control runtime, away from the
+//! workers.
 
 pub mod agents;
 pub mod health;
 
+mod answer;
+mod connections;
+mod gauges;
+mod probes;
+mod table;
+
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, HeaderValue};
+use http::{Request, StatusCode};
 use tokio::sync::watch;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::PropagateRequestIdLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
 
-use crate::discovery::managed::Managed;
+pub use self::connections::MAX as CONNECTIONS_MAX;
+use self::gauges::Gauges;
+use crate::discovery::managed::{Fleet, Managed};
+use crate::request_id;
 use crate::shared::{Phase, Shared};
+use crate::table::Snapshot;
+
+/// For one answer: all of them are made from memory.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Nothing here reads a body; a small one may come and is ignored.
+const BODY_MAX: usize = 64 << 10;
 
 /// What the operators' port shows.
 pub struct Admin {
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     managed: Option<Managed>,
+    gauges: Gauges,
 }
 
 impl Admin {
@@ -26,12 +55,55 @@ impl Admin {
         phase: watch::Receiver<Phase>,
         managed: Option<Managed>,
     ) -> Self {
-        Self { shared, phase, managed }
+        Self { shared, phase, managed, gauges: Gauges::default() }
+    }
+
+    fn current(&self) -> Arc<Snapshot> {
+        self.shared.tables.current()
+    }
+
+    fn fleet(&self) -> Option<Arc<Fleet>> {
+        self.managed.as_ref().map(|managed| Arc::clone(&managed.borrow()))
     }
 }
 
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, admin: Admin) {
-    let _ = (listener, admin.shared, admin.phase, admin.managed);
-    std::future::pending::<()>().await;
+    let router = router(Arc::new(admin));
+    if let Err(error) = connections::serve(listener, router).await {
+        tracing::error!(%error, "the admin port cannot be served");
+    }
 }
+
+fn router(admin: Arc<Admin>) -> Router {
+    let layers = ServiceBuilder::new()
+        .map_response(answer::explained)
+        .map_request(with_id)
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetResponseHeaderLayer::if_not_present(
+            CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        ))
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
+        .layer(RequestBodyLimitLayer::new(BODY_MAX));
+    Router::new()
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
+        .route("/health", get(probes::health))
+        .route("/metrics", get(gauges::metrics))
+        .route("/api/agents", get(agents::all))
+        .route("/api/agents/{type}", get(agents::one))
+        .route("/api/table", get(table::in_force))
+        .route("/api/load", get(agents::load))
+        .layer(layers)
+        .with_state(admin)
+}
+
+fn with_id(mut request: Request<Body>) -> Request<Body> {
+    request_id::settle(request.headers_mut());
+    request
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,9 @@ use crate::shared::{Phase, Shared};
 use crate::table::Tables;
 use crate::{health, serve};
 
-/// Descriptors that are not for client connections: listeners, the admin port, files, runtimes.
-const DESCRIPTORS_OF_OUR_OWN: u64 = 128;
+/// Descriptors that are not for client connections: the admin port's and the probes' connections,
+/// and 128 for listeners, files and runtimes.
+const DESCRIPTORS_OF_OUR_OWN: u64 = 128 + (admin::CONNECTIONS_MAX + health::PROBES_MAX) as u64;
 /// How often histograms are tidied and places are counted anew.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often ejected endpoints that are in again are noticed by admission.
@@ -116,11 +117,11 @@ impl Stopper {
 }
 
 impl Gateway {
-    /// Opens the listeners. `text` is what `checked` was read from.
+    /// Opens the listeners.
     ///
     /// # Errors
     /// When an address can't be had, or the table asks for what this version does not do.
-    pub fn bind(checked: config::Checked, text: &str, options: Options) -> Result<Self, BindError> {
+    pub fn bind(checked: config::Checked, options: Options) -> Result<Self, BindError> {
         let table = Arc::new(checked.table);
         if matches!(table.gateway.discovery, config::Discovery::Kubernetes | config::Discovery::Dns)
         {
@@ -156,7 +157,7 @@ impl Gateway {
             listeners,
             admin_listener,
             addresses,
-            reload: Reload::new(options.config, text, Arc::clone(&shared.tables), table),
+            reload: Reload::new(options.config, Arc::clone(&shared.tables), table),
             shared,
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
             managed: options.managed,

@@ -1,5 +1,9 @@
 //! Ejecting and readmitting endpoints by what their exchanges show, and probing them.
 
+mod active;
+mod ask;
+
+pub use self::active::{AT_ONCE as PROBES_MAX, probe};
 use crate::forward::Blame;
 use crate::pool::{Lease, now_ms};
 use crate::table::Agent;
@@ -29,10 +33,4 @@ pub fn succeeded(agent: &Agent, lease: &Lease) {
     if agent.eject.is_some() {
         lease.endpoint().succeeded(now_ms());
     }
-}
-
-/// Probes endpoints of agents with active health, until dropped.
-pub async fn probe(tables: std::sync::Arc<crate::table::Tables>) {
-    let _ = tables;
-    std::future::pending::<()>().await;
 }

@@ -29,6 +29,10 @@ const AGENT_NAMES_MAX: usize = 20_000;
 /// Where the agents beyond [`AGENT_NAMES_MAX`] are counted together.
 const OTHER: &str = "other";
 
+/// Digits of the table's hash in its gauge, as many as `status` shows: 48 bits, which a float holds
+/// exactly. A label would be a new series with every edit, and none is ever forgotten.
+const HASH_DIGITS: usize = 12;
+
 /// The registry and what is not about one agent.
 pub struct Metrics {
     recorder: PrometheusRecorder,
@@ -40,8 +44,10 @@ pub struct Metrics {
     pub reloads_ok: Counter,
     /// Edits refused.
     pub reloads_refused: Counter,
-    /// The table's generation.
-    pub generation: Gauge,
+    /// Whether the last edit was refused.
+    pub table_refused: Gauge,
+    generation: Gauge,
+    hash: Gauge,
     /// Open client connections.
     pub connections: Gauge,
     /// Access log lines dropped because the writer could not keep up.
@@ -76,7 +82,9 @@ impl Metrics {
                 "switchyard_reloads_total",
                 vec![Label::new("result", "refused")],
             ),
+            table_refused: gauge("switchyard_table_refused", vec![]),
             generation: gauge("switchyard_table_generation", vec![]),
+            hash: gauge("switchyard_table_hash", vec![]),
             connections: gauge("switchyard_connections", vec![]),
             log_dropped: gauge("switchyard_log_lines_dropped", vec![]),
             recorder,
@@ -104,6 +112,13 @@ impl Metrics {
     pub fn endpoints(&self, agent: &str, state: &'static str) -> Gauge {
         let labels = vec![Label::new("agent", agent.to_owned()), Label::new("state", state)];
         self.recorder.register_gauge(&Key::from_parts("switchyard_endpoints", labels), &METADATA)
+    }
+
+    /// A table is in force from now on. `hash` is hexadecimal.
+    pub fn took(&self, generation: u64, hash: &str) {
+        self.generation.set(generation as f64);
+        let digits = hash.get(..HASH_DIGITS).unwrap_or(hash);
+        self.hash.set(u64::from_str_radix(digits, 16).unwrap_or(0) as f64);
     }
 
     /// Counts a request that reached no agent.
@@ -137,6 +152,7 @@ impl Metrics {
                 .register_histogram(&Key::from_parts(metric, labels(name, None)), &METADATA)
         };
         AgentMetrics {
+            label: name.to_owned(),
             ok: counter("switchyard_requests_total", Some("ok")),
             upstream_error: counter("switchyard_requests_total", Some("upstream_error")),
             codes: Code::ALL.map(|code| counter("switchyard_requests_total", Some(code.as_str()))),
@@ -189,6 +205,8 @@ fn describe(recorder: &PrometheusRecorder) {
     gauge("switchyard_held", Unit::Count, "Requests whose client left and whose agent goes on");
     gauge("switchyard_endpoints", Unit::Count, "Replicas by state");
     gauge("switchyard_table_generation", Unit::Count, "Tables taken since the start");
+    gauge("switchyard_table_hash", Unit::Count, "First 12 hexadecimal digits of the table's hash, as a number");
+    gauge("switchyard_table_refused", Unit::Count, "1 while the last edit of the table stands refused, else 0");
     gauge("switchyard_connections", Unit::Count, "Open client connections");
     gauge("switchyard_log_lines_dropped", Unit::Count, "Log lines dropped because the writer could not keep up");
     gauge("switchyard_build_info", Unit::Count, "1, with the version as a label");
@@ -229,6 +247,9 @@ impl Outcome {
 
 /// Handles of one agent's metrics.
 pub struct AgentMetrics {
+    /// The `agent` label that it is counted under: its name, or that of all agents beyond the most
+    /// that have series of their own.
+    pub label: String,
     ok: Counter,
     upstream_error: Counter,
     codes: [Counter; Code::ALL.len()],

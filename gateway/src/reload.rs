@@ -1,35 +1,258 @@
 //! Following the table: its file, SIGHUP, and what `up` runs.
+//!
+//! One task does all of it, so that addresses are always found for the table in force.
+
+mod file;
+mod restart;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use config::{Checked, Problem, Table, problem_at};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::discovery::managed::Managed;
-use crate::table::Tables;
+use self::file::{Contents, Stamp};
+pub use self::restart::NeedsRestart;
+use self::watch::Watch;
+use crate::discovery::managed::{self, Managed};
+use crate::discovery::{Found, listed};
+use crate::table::{Refused, Tables};
+
+/// How often the file is looked at though nothing was told of it: not every file system tells.
+const POLL: Duration = Duration::from_secs(2);
+/// How long a change that only such a look found has to stand before it is read.
+const UNTOLD_SETTLE: Duration = Duration::from_millis(100);
+/// Longest that a file is left to those who write it; then it is read as it is.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// Problems of one file that are kept and logged; a large file of rubbish has no end of them.
+const PROBLEMS_MAX: usize = 100;
 
 /// The table's file and what was last taken from it.
 pub struct Reload {
-    _file: PathBuf,
-    _tables: Arc<Tables>,
-    accepted: watch::Sender<Arc<config::Table>>,
+    file: PathBuf,
+    tables: Arc<Tables>,
+    accepted: channel::Sender<Arc<Table>>,
+    /// The file as it was when it was last read.
+    stamp: Option<Stamp>,
+    /// What was last refused, if nothing was taken since.
+    refused: Option<String>,
+}
+
+/// A change that is left to settle.
+struct Pending {
+    since: Instant,
+    due: Instant,
+    stamp: Option<Stamp>,
 }
 
 impl Reload {
-    /// Follows `file`, whose text at the start was `text`.
+    /// Follows `file`, which held `table` at the start. From here on SIGHUP does not end the
+    /// process.
     #[must_use]
-    pub fn new(file: PathBuf, _text: &str, tables: Arc<Tables>, table: Arc<config::Table>) -> Self {
-        Self { _file: file, _tables: tables, accepted: watch::Sender::new(table) }
+    pub fn new(file: PathBuf, tables: Arc<Tables>, table: Arc<Table>) -> Self {
+        survive_hangups();
+        let accepted = channel::Sender::new(table);
+        Self { file, tables, accepted, stamp: None, refused: None }
     }
 
     /// Every table in force.
     #[must_use]
-    pub fn tables(&self) -> watch::Receiver<Arc<config::Table>> {
+    pub fn tables(&self) -> channel::Receiver<Arc<Table>> {
         self.accepted.subscribe()
     }
 
-    /// Follows it until dropped.
-    pub async fn run(self, _managed: Option<Managed>, _sighup: bool) {
-        std::future::pending::<()>().await;
+    /// Follows it until dropped. `sighup`: reads it again at each such signal.
+    pub async fn run(mut self, mut managed: Option<Managed>, sighup: bool) {
+        let mut hangups = sighup.then(hangups).flatten();
+        let mut watch = Watch::new(&self.file);
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first look is due at once: the file may have been edited since the start.
+        let mut pending: Option<Pending> = None;
+        loop {
+            let due = pending.as_ref().map(|pending| pending.due);
+            tokio::select! {
+                settle = watch.changed() => self.wait(&mut pending, settle),
+                () = at(due) => self.settled(&mut pending, &mut watch, &mut managed).await,
+                _ = poll.tick() => self.look(&mut pending, &mut watch),
+                () = hangup(&mut hangups) => {
+                    pending = None;
+                    watch.rearm();
+                    self.read(&mut managed, true).await;
+                }
+                () = fleet_changed(&mut managed) => {
+                    self.tables.rediscover(&find(&self.tables.current().table, &mut managed));
+                }
+            }
+        }
+    }
+
+    /// Something happened to the file: it is read when it has been left alone for `settle`.
+    fn wait(&self, pending: &mut Option<Pending>, settle: Duration) {
+        let now = Instant::now();
+        let since = pending.as_ref().map_or(now, |pending| pending.since);
+        let due = (now + settle).min(since + SETTLE_MAX);
+        *pending = Some(Pending { since, due, stamp: Stamp::of(&self.file) });
+    }
+
+    fn look(&self, pending: &mut Option<Pending>, watch: &mut Watch) {
+        watch.rearm();
+        if pending.is_none() && Stamp::of(&self.file) != self.stamp {
+            self.wait(pending, UNTOLD_SETTLE);
+        }
+    }
+
+    async fn settled(
+        &mut self,
+        pending: &mut Option<Pending>,
+        watch: &mut Watch,
+        managed: &mut Option<Managed>,
+    ) {
+        // Links are followed before the file is read: what changes after that is told.
+        watch.rearm();
+        let moved = pending.as_ref().is_some_and(|pending| {
+            Stamp::of(&self.file) != pending.stamp && Instant::now() < pending.since + SETTLE_MAX
+        });
+        if moved {
+            return self.wait(pending, watch::SETTLE);
+        }
+        *pending = None;
+        self.read(managed, false).await;
+    }
+
+    /// Reads the file and judges what it holds. `asked`: somebody wants to hear of it in any case.
+    async fn read(&mut self, managed: &mut Option<Managed>, asked: bool) {
+        self.stamp = Stamp::of(&self.file);
+        let path = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || Contents::read(&path));
+        let contents = read.await.expect("reading doesn't panic");
+        let in_force = Arc::clone(&self.tables.current().table);
+        if contents.hash == in_force.hash {
+            return self.unchanged(&contents.hash, asked);
+        }
+        if self.refused.as_deref() == Some(contents.mark()) && !asked {
+            return;
+        }
+        match self.check(contents.clone(), in_force).await {
+            Ok(checked) => self.take(checked, managed, &contents),
+            Err(problems) => self.refuse(&contents, &problems),
+        }
+    }
+
+    /// The new table, if it may be taken without a restart.
+    async fn check(
+        &self,
+        contents: Contents,
+        in_force: Arc<Table>,
+    ) -> Result<Checked, Vec<Problem>> {
+        let file = self.file.display().to_string();
+        let checking = tokio::task::spawn_blocking(move || {
+            let text = contents.text.map_err(|problem| vec![problem])?;
+            let checked = config::parse(&text, &file)?;
+            let problems = restart::problems(&in_force, &checked.table, &text, &file);
+            if problems.is_empty() { Ok(checked) } else { Err(problems) }
+        });
+        checking.await.expect("checking doesn't panic")
+    }
+
+    fn take(&mut self, checked: Checked, managed: &mut Option<Managed>, contents: &Contents) {
+        let table = Arc::new(checked.table);
+        let found = find(&table, managed);
+        let generation = match self.tables.replace(Arc::clone(&table), &found) {
+            Ok(generation) => generation,
+            Err(error) => {
+                let file = self.file.display().to_string();
+                let text = contents.text.as_deref().unwrap_or_default();
+                let problem = problem_at(text, &file, &["agents"], error.to_string(), None);
+                return self.refuse(contents, &[problem]);
+            }
+        };
+        self.refused = None;
+        tracing::info!(generation, hash = table.hash, "table taken");
+        for warning in checked.warnings.iter().take(PROBLEMS_MAX) {
+            tracing::warn!(problem = %warning, "unwise in the table");
+        }
+        self.accepted.send_replace(table);
+    }
+
+    fn refuse(&mut self, contents: &Contents, problems: &[Problem]) {
+        let mut lines: Vec<_> =
+            problems.iter().take(PROBLEMS_MAX).map(ToString::to_string).collect();
+        if problems.len() > PROBLEMS_MAX {
+            lines.push(format!("and {} more", problems.len() - PROBLEMS_MAX));
+        }
+        for problem in &lines {
+            tracing::error!(%problem, "edit of the table refused");
+        }
+        self.refused = Some(contents.mark().to_owned());
+        self.tables.refuse(Refused { problems: lines, hash: contents.hash.clone() });
+    }
+
+    fn unchanged(&mut self, hash: &str, asked: bool) {
+        if self.refused.take().is_some() {
+            self.tables.forget_refused();
+            tracing::info!(hash, "the table's file holds the table in force again");
+        } else if asked {
+            tracing::info!(hash, "the table's file was read again and is unchanged");
+        }
     }
 }
+
+/// Where the replicas of this table are, with what runs now.
+fn find(table: &Table, managed: &mut Option<Managed>) -> Found {
+    match managed {
+        Some(managed) => managed::find(table, &managed.borrow_and_update()),
+        None => listed::find(table),
+    }
+}
+
+/// Waits for a change of what runs; for ever when nothing will change any more.
+async fn fleet_changed(managed: &mut Option<Managed>) {
+    if let Some(managed) = managed
+        && managed.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn hangups() -> Option<Signal> {
+    signal(SignalKind::hangup())
+        .inspect_err(|error| tracing::warn!(%error, "SIGHUP can't be followed"))
+        .ok()
+}
+
+async fn hangup(hangups: &mut Option<Signal>) {
+    if let Some(hangups) = hangups
+        && hangups.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// A first listener replaces what the signal does by default, for the rest of the process.
+fn survive_hangups() {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return;
+    };
+    {
+        let _inside = runtime.enter();
+        drop(hangups());
+    }
+    runtime.shutdown_background();
+}
+
+#[cfg(test)]
+mod tests;

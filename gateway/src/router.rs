@@ -282,7 +282,9 @@ impl Routes {
     }
 
     /// Everything that the client should know about a type that isn't there.
-    fn unknown(&self, name: &[u8]) -> UnknownAgent {
+    /// What to say of a type that is not there.
+    #[must_use]
+    pub fn unknown(&self, name: &[u8]) -> UnknownAgent {
         let name = shown(name);
         UnknownAgent {
             nearest: self.nearest(&name).map(str::to_owned),

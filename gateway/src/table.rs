@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::forward::headers::{AgentHeaders, TrustedProxies};
@@ -76,11 +77,13 @@ pub struct AgentState {
 }
 
 impl Agent {
-    /// Endpoints that may be picked now.
+    /// Endpoints that may be picked now. Those of a version without weight never are.
     #[must_use]
     pub fn ready(&self) -> usize {
         let now = now_ms();
-        self.splits.iter().map(|split| split.pool.ready(now)).sum()
+        let only = self.splits.len() == 1;
+        let picked = self.splits.iter().filter(|split| only || split.weight > 0);
+        picked.map(|split| split.pool.ready(now)).sum()
     }
 
     /// All its endpoints.
@@ -131,7 +134,7 @@ impl Agent {
 pub struct Refused {
     /// Every problem, one line each.
     pub problems: Vec<String>,
-    /// SHA-256 of the bytes.
+    /// SHA-256 of the bytes; empty where the file could not be read.
     pub hash: String,
 }
 
@@ -140,6 +143,8 @@ pub struct Tables {
     current: ArcSwap<Snapshot>,
     /// Counts swaps, so that workers see with one load that there is a new one.
     version: AtomicU64,
+    /// Tells of each swap those who wait for one.
+    swaps: watch::Sender<()>,
     refused: ArcSwap<Option<Refused>>,
     registry: Registry,
     metrics: Arc<Metrics>,
@@ -165,10 +170,11 @@ impl Tables {
     ) -> Result<Self, BadRename> {
         let registry = Registry::default();
         let first = registry.snapshot(1, table, found, &metrics)?;
-        metrics.generation.set(1.0);
+        metrics.took(1, &first.table.hash);
         Ok(Self {
             current: ArcSwap::from_pointee(first),
             version: AtomicU64::new(1),
+            swaps: watch::Sender::new(()),
             refused: ArcSwap::from_pointee(None),
             registry,
             metrics,
@@ -189,9 +195,11 @@ impl Tables {
     pub fn replace(&self, table: Arc<config::Table>, found: &Found) -> Result<u64, BadRename> {
         let _one_at_a_time = self.swapping.lock().unwrap_or_else(|p| p.into_inner());
         let generation = self.current.load().generation + 1;
-        self.swap(self.registry.snapshot(generation, table, found, &self.metrics)?);
-        self.refused.store(Arc::new(None));
-        self.metrics.generation.set(generation as f64);
+        let next = self.registry.snapshot(generation, table, found, &self.metrics)?;
+        self.metrics.took(generation, &next.table.hash);
+        self.metrics.reloads_ok.increment(1);
+        self.forget_refused();
+        self.swap(next);
         Ok(generation)
     }
 
@@ -206,7 +214,15 @@ impl Tables {
 
     /// Notes an edit that was not taken.
     pub fn refuse(&self, refused: Refused) {
+        self.metrics.reloads_refused.increment(1);
+        self.metrics.table_refused.set(1.0);
         self.refused.store(Arc::new(Some(refused)));
+    }
+
+    /// The file holds the table in force again.
+    pub fn forget_refused(&self) {
+        self.metrics.table_refused.set(0.0);
+        self.refused.store(Arc::new(None));
     }
 
     /// The last edit that was not taken, if none was taken since.
@@ -215,11 +231,24 @@ impl Tables {
         self.refused.load_full()
     }
 
+    /// Changes with every swap, of a table or of addresses.
+    #[must_use]
+    pub fn swaps(&self) -> watch::Receiver<()> {
+        self.swaps.subscribe()
+    }
+
+    /// Counts of an agent, also of one that has left the table and not yet finished.
+    #[must_use]
+    pub fn state(&self, agent: &str) -> Option<Arc<AgentState>> {
+        self.registry.agents.get(agent)?.upgrade()
+    }
+
     fn swap(&self, snapshot: Snapshot) {
         snapshot.agents.iter().for_each(Agent::refresh_capacity);
         self.current.store(Arc::new(snapshot));
         self.version.fetch_add(1, Ordering::Release);
         self.registry.forget();
+        self.swaps.send_replace(());
     }
 }
 

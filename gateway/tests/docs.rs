@@ -1,14 +1,22 @@
-//! The documentation says what the code does where the two can be compared: every error code has its row
-//! in `docs/http.md`, with its status and its token.
+//! The documentation says what the code does where the two can be compared: error codes in
+//! `docs/http.md`, modules and bounds in `docs/architecture.md`, and links between pages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use switchyard::error::Code;
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// The rows of the error table: status, code, token.
 fn rows() -> Vec<(u16, String, String)> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/http.md");
-    let text = std::fs::read_to_string(file).expect("docs/http.md");
+    let text = read("docs/http.md");
     let (_, after) = text.split_once("## Errors\n").expect("a section on errors");
     let (section, _) = after.split_once("\n## ").expect("a section behind it");
     section.lines().filter_map(row).collect()
@@ -35,4 +43,70 @@ fn every_error_code_stands_in_the_table_with_its_status_and_token() {
         assert!(coded.contains(row), "docs/http.md, Errors: there is no such error: {row:?}");
     }
     assert_eq!(documented.len(), coded.len(), "docs/http.md, Errors: a code has two rows");
+}
+
+/// What stands in backquotes in a cell.
+fn names(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_bound_that_is_documented_is_in_the_code() {
+    let text = read("docs/architecture.md");
+    let (_, bounds) = text.split_once("\n## Bounds\n").expect("a section on bounds");
+    let mut documented = 0;
+    for line in bounds.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = line.split(" | ").collect();
+        let (file, constants) = (names(cells[0])[0], names(cells[1]));
+        let source = read(Path::new("gateway/src").join(file));
+        for constant in &constants {
+            let there = source.contains(&format!("const {constant}: "));
+            assert!(there, "docs/architecture.md: {file} has no {constant}");
+        }
+        let values = cells[2].split(", ").count();
+        assert_eq!(values, constants.len(), "docs/architecture.md: a value each: {line}");
+        documented += constants.len();
+    }
+    assert!(documented > 40, "only {documented} bounds were found");
+}
+
+#[test]
+fn every_module_stands_in_the_code_map_in_its_order() {
+    let modules = read("gateway/src/lib.rs");
+    let modules = modules.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let text = read("docs/architecture.md");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut last = 0;
+    for module in modules {
+        let is_its = |row: &&str| names(row)[0].trim_end_matches('/') == module;
+        let place = rows.iter().position(is_its);
+        let place = place.unwrap_or_else(|| panic!("docs/architecture.md: no row for {module}"));
+        assert!(place >= last, "docs/architecture.md: {module} is not where lib.rs has it");
+        last = place;
+    }
+}
+
+/// The Markdown files of the project, from its root.
+fn pages() -> Vec<PathBuf> {
+    let below = |folder: &str| {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    let all = ["", "docs", "docs/decisions"].into_iter().flat_map(below);
+    all.filter(|path| path.extension().is_some_and(|ext| ext == "md")).collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for page in pages() {
+        let text = read(&page);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or("");
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let target = page.parent().expect("a file has a folder").join(file);
+            assert!(target.exists(), "{}: nothing at {link}", page.display());
+        }
+    }
 }

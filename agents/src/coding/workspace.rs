@@ -222,6 +222,7 @@ fn remove(dir: PathBuf) {
             if attempt == REMOVALS {
                 tracing::warn!(%error, "a workspace cannot be removed");
             }
+            #[expect(clippy::disallowed_methods, reason = "a thread for blocking work")]
             std::thread::sleep(Duration::from_millis(25));
         }
     });

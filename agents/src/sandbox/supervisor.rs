@@ -223,6 +223,7 @@ fn end_all() {
                 Err(_) => return,
             }
         }
+        #[expect(clippy::disallowed_methods, reason = "a process without a runtime")]
         std::thread::sleep(Duration::from_millis(1));
     }
 }

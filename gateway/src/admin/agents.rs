@@ -1,13 +1,25 @@
 //! The agents and their state as JSON.
 
-use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use crate::table::Snapshot;
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde_json::{Map, Value, json};
+
+use super::Admin;
+use super::answer::Refused;
+use crate::discovery::managed::Fleet;
+use crate::error::{Code, Error};
+use crate::pool::now_ms;
+use crate::table::{Agent, Snapshot};
 
 /// `GET /agents` on the clients' port: what there is to call.
 #[must_use]
 pub fn list(snapshot: &Snapshot) -> Value {
-    let agent = |agent: &crate::table::Agent| {
+    let agent = |agent: &Agent| {
         json!({
             "type": agent.settings.name,
             "description": agent.settings.description,
@@ -15,4 +27,123 @@ pub fn list(snapshot: &Snapshot) -> Value {
         })
     };
     json!({ "agents": snapshot.agents.iter().map(agent).collect::<Vec<_>>() })
+}
+
+/// `/api/agents`.
+pub(super) async fn all(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let (snapshot, run) = (admin.current(), Run::of(admin.fleet()));
+    let agents: Vec<_> = snapshot.agents.iter().map(|agent| state(&admin, agent, &run)).collect();
+    Json(json!({ "agents": agents }))
+}
+
+/// `/api/agents/<type>`.
+pub(super) async fn one(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refused> {
+    let snapshot = admin.current();
+    let Some(index) = snapshot.routes.lookup(&name) else {
+        let unknown = snapshot.routes.unknown(name.as_bytes());
+        return Err(Refused(Error::new(Code::UnknownAgent, unknown.to_string())));
+    };
+    let agent = &snapshot.agents[index as usize];
+    Ok(Json(state(&admin, agent, &Run::of(admin.fleet()))))
+}
+
+/// `/api/load`: what autoscalers ask. `scope=self` is this gateway; without peers so is all.
+pub(super) async fn load(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Json<Value>, Refused> {
+    if let Some(scope) = query.get("scope").filter(|scope| *scope != "self") {
+        let text = format!("scope takes self, or is left out for all gateways, not {scope:?}");
+        return Err(Refused(Error::new(Code::BadRequest, text)));
+    }
+    let snapshot = admin.current();
+    let agents: Map<_, _> = snapshot
+        .agents
+        .iter()
+        .map(|agent| (agent.settings.name.clone(), Value::Object(counts(agent))))
+        .collect();
+    Ok(Json(json!({ "agents": agents, "replicas": 1 })))
+}
+
+/// `in_flight`, `queued`, `held`, their sum as `load`, and `capacity`, null without a limit.
+fn counts(agent: &Agent) -> Map<String, Value> {
+    let admission = &agent.state.admission;
+    let (in_flight, held) = (u64::from(admission.in_flight()), u64::from(admission.held()));
+    let queued = admission.queued() as u64;
+    [
+        ("in_flight", json!(in_flight)),
+        ("queued", json!(queued)),
+        ("held", json!(held)),
+        ("load", json!(in_flight + queued + held)),
+        ("capacity", json!(admission.capacity())),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect()
+}
+
+fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
+    let recent = admin.shared.metrics.summary(&agent.metrics);
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let now = now_ms();
+    let (mut endpoints, mut memory) = (Vec::new(), None);
+    for place in agent.places() {
+        let bytes = run.memory_of(&place.endpoint.address);
+        memory = bytes.map_or(memory, |bytes| Some(memory.unwrap_or(0) + bytes));
+        endpoints.push(json!({
+            "address": place.endpoint.address.to_string(),
+            "state": place.state(now).as_str(),
+            "in_flight": place.in_flight(),
+            "memory_bytes": bytes,
+        }));
+    }
+    let mut state = Map::new();
+    state.insert("type".into(), json!(agent.settings.name));
+    state.insert("description".into(), json!(agent.settings.description));
+    state.append(&mut counts(agent));
+    state.extend(
+        [
+            ("ready", json!(agent.ready())),
+            ("desired", json!(run.desired(&agent.settings))),
+            ("requests", json!(recent.requests)),
+            ("errors", json!(recent.errors)),
+            ("rate", json!(recent.rate)),
+            ("p50_ms", json!(recent.p50.map(ms))),
+            ("p99_ms", json!(recent.p99.map(ms))),
+            ("memory_bytes", json!(memory)),
+            ("endpoints", json!(endpoints)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    Value::Object(state)
+}
+
+/// What `up` runs, by address.
+struct Run {
+    fleet: Option<Arc<Fleet>>,
+    memory: HashMap<config::Endpoint, u64>,
+}
+
+impl Run {
+    fn of(fleet: Option<Arc<Fleet>>) -> Self {
+        let replicas = fleet.iter().flat_map(|fleet| fleet.values()).flat_map(|run| &run.replicas);
+        let memory = replicas
+            .map(|replica| (replica.endpoint.clone(), replica.memory_bytes.load(Relaxed)))
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect();
+        Self { fleet, memory }
+    }
+
+    fn memory_of(&self, address: &config::Endpoint) -> Option<u64> {
+        self.memory.get(address).copied()
+    }
+
+    /// How many replicas there shall be: of the agent in whose Deployment it runs.
+    fn desired(&self, agent: &config::Agent) -> Option<u32> {
+        let owner = agent.shares.as_ref().unwrap_or(&agent.name);
+        Some(self.fleet.as_ref()?.get(owner)?.desired)
+    }
 }

@@ -49,14 +49,12 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn judge(args: &Args) -> Verdict {
     match load(&args.config) {
-        Ok(loaded) if args.strict && !loaded.checked.warnings.is_empty() => {
-            Verdict { problems: loaded.checked.warnings, warnings: Vec::new(), table: None }
+        Ok(checked) if args.strict && !checked.warnings.is_empty() => {
+            Verdict { problems: checked.warnings, warnings: Vec::new(), table: None }
         }
-        Ok(loaded) => Verdict {
-            problems: Vec::new(),
-            warnings: loaded.checked.warnings,
-            table: Some(loaded.checked.table),
-        },
+        Ok(checked) => {
+            Verdict { problems: Vec::new(), warnings: checked.warnings, table: Some(checked.table) }
+        }
         Err(problems) => Verdict { problems, warnings: Vec::new(), table: None },
     }
 }

@@ -4,26 +4,19 @@ use std::path::Path;
 
 use config::{Checked, Problem};
 
-/// A valid table and the text it was read from.
-pub(crate) struct Loaded {
-    pub(crate) checked: Checked,
-    pub(crate) text: String,
-}
-
 /// Reads and checks the table in `path`. A file that can't be read is one problem at its start.
-pub(crate) fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+pub(crate) fn load(path: &Path) -> Result<Checked, Vec<Problem>> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(&file, &error)])?;
-    let checked = config::parse(&text, &file)?;
-    Ok(Loaded { checked, text })
+    config::parse(&text, &file)
 }
 
 /// As [`load`], with problems and warnings told on stderr; `None` when the table can't be used.
-pub(crate) fn load_or_explain(path: &Path) -> Option<Loaded> {
+pub(crate) fn load_or_explain(path: &Path) -> Option<Checked> {
     match load(path) {
-        Ok(loaded) => {
-            loaded.checked.warnings.iter().for_each(|warning| eprintln!("{}", as_warning(warning)));
-            Some(loaded)
+        Ok(checked) => {
+            checked.warnings.iter().for_each(|warning| eprintln!("{}", as_warning(warning)));
+            Some(checked)
         }
         Err(problems) => {
             problems.iter().for_each(|problem| eprintln!("{problem}"));

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 /// Exit code 0 when all was finished, 1 when the drain cut something or the start failed, 130 or
 /// 143 after a second signal.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let Some(loaded) = load_or_explain(&args.config) else { return ExitCode::FAILURE };
+    let Some(checked) = load_or_explain(&args.config) else { return ExitCode::FAILURE };
     let log = logs::start_beside(std::io::stderr());
     let options = Options {
         config: args.config.clone(),
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         managed: None,
         dropped_log_lines: Some(log.dropped()),
     };
-    let gateway = match Gateway::bind(loaded.checked, &loaded.text, options) {
+    let gateway = match Gateway::bind(checked, options) {
         Ok(gateway) => gateway,
         Err(error) => return failed(&error),
     };

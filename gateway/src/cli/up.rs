@@ -52,7 +52,7 @@ pub(crate) struct Args {
 /// Exit code 0 when all was finished, 1 when the drain cut something or the start failed, 130 or
 /// 143 after a second signal.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let Some(loaded) = load_or_explain(&args.config) else { return ExitCode::FAILURE };
+    let Some(checked) = load_or_explain(&args.config) else { return ExitCode::FAILURE };
     let colours = terminal::colours(&io::stderr());
     logs::start(GatewayLog::new(colours));
     let (listing, managed) = watch::channel(Arc::default());
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         managed: Some(managed),
         dropped_log_lines: None,
     };
-    let gateway = match Gateway::bind(loaded.checked, &loaded.text, options) {
+    let gateway = match Gateway::bind(checked, options) {
         Ok(gateway) => gateway,
         Err(error) => return serve::failed(&error),
     };

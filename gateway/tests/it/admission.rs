@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::agent::{Agent, Call};
+use crate::agent::{Agent, Call, Refusing};
 use crate::ask::{get, post};
 use crate::gateway::{Gateway, agent};
 use crate::reply::{BOTH, Http};
@@ -187,4 +187,64 @@ async fn a_place_that_frees_goes_to_one_who_still_waits() {
     assert_eq!(call.target(), "/staying");
     call.json("{}").await;
     staying.whole().await.ok();
+}
+
+#[tokio::test]
+async fn a_request_whose_replica_turns_out_dead_waits_for_another() {
+    for http in BOTH {
+        let (refusing, mut qa) = (Refusing::new(), Agent::manual().await);
+        let addresses = [refusing.addr, qa.addr];
+        let gateway = Gateway::start(&agent("qa", &addresses, ONE)).await;
+        // One takes the living replica, if need be by way of the dead one.
+        let first = gateway.open(http, get("/agents/qa/first")).await;
+        let call = qa.call().await;
+        let second = gateway.open(http, get("/agents/qa/second")).await;
+        gateway.until_state("qa", "queued", 1).await;
+        assert_eq!(call.target(), "/first");
+        call.json("{}").await;
+        first.whole().await.ok();
+        let call = qa.call().await;
+        assert_eq!(call.target(), "/second");
+        call.json("{}").await;
+        second.whole().await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_added_takes_those_who_wait() {
+    let (mut qa, mut new) = (Agent::manual().await, Agent::manual().await);
+    let gateway = Gateway::start(&agent("qa", &[qa.addr], ONE)).await;
+    let first = gateway.open(Http::One, get("/agents/qa/first")).await;
+    let call = qa.call().await;
+    let second = gateway.open(Http::One, get("/agents/qa/second")).await;
+    gateway.until_state("qa", "queued", 1).await;
+    gateway.edit(&agent("qa", &[qa.addr, new.addr], ONE)).await;
+    let other = new.call().await;
+    assert_eq!(other.target(), "/second");
+    other.json("{}").await;
+    second.whole().await.ok();
+    call.json("{}").await;
+    first.whole().await.ok();
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so_and_costs_no_other() {
+    let qa = crate::agent::answers("{}").await;
+    let table = format!("[gateway]\nmax_connections = 2\n{}", agent("qa", &[qa.addr], ""));
+    let gateway = Gateway::start(&table).await;
+    let mut first = gateway.client().connect().await;
+    let mut second = gateway.client().connect().await;
+    first.ask(get("/agents/qa/x")).await.ok();
+    second.ask(get("/agents/qa/x")).await.ok();
+    let mut third = gateway.client().connect().await;
+    third.reply().await.error("overloaded");
+    third.gone().await;
+    first.ask(get("/agents/qa/x")).await.ok();
+    drop(second);
+    crate::wire::eventually("there is room again", || async {
+        let mut next = gateway.client().connect().await;
+        let _ = next.link.writer.send("GET /agents/qa/x HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        next.link.reader.head().await.is_ok_and(|head| head.word(1) == "200")
+    })
+    .await;
 }

@@ -29,15 +29,14 @@ async fn left(gateway: &Gateway, since: Instant) {
     gateway.logged(&["client-gone"]).await;
 }
 
-#[tokio::test]
-async fn leaving_the_queue_with_an_unread_body_gives_up_the_place() {
+async fn leave_the_queue(body: Bytes) {
     for http in BOTH {
         let mut qa = Agent::manual().await;
         let settings = "max_in_flight = 1\nqueue = { max = 4, timeout = \"60s\" }";
         let gateway = Gateway::start(&agent("qa", &[qa.addr], settings)).await;
         let first = gateway.open(http, post("/agents/qa/x", "{}")).await;
         let call = qa.call().await;
-        let second = gateway.open(http, post("/agents/qa/x", unread())).await;
+        let second = gateway.open(http, post("/agents/qa/x", body.clone())).await;
         gateway.until_state("qa", "queued", 1).await;
         let since = Instant::now();
         let _conn = second.leave().await;
@@ -48,6 +47,16 @@ async fn leaving_the_queue_with_an_unread_body_gives_up_the_place() {
         gateway.until_state("qa", "in_flight", 0).await;
         assert_eq!(qa.count(), 1, "{http:?}: the agent was never asked");
     }
+}
+
+#[tokio::test]
+async fn leaving_the_queue_gives_up_the_place() {
+    leave_the_queue(Bytes::from("{}")).await;
+}
+
+#[tokio::test]
+async fn leaving_the_queue_with_an_unread_body_gives_up_the_place() {
+    leave_the_queue(unread()).await;
 }
 
 #[tokio::test]
@@ -63,19 +72,28 @@ async fn a_reset_while_in_the_queue_is_leaving_too() {
     gateway.until_state("qa", "queued", 0).await;
 }
 
-#[tokio::test]
-async fn leaving_while_connecting_ends_the_attempt() {
+async fn leave_while_connecting(body: Bytes) {
     for http in BOTH {
         let full = Full::new().await;
         let settings = "connect_timeout = \"60s\"";
         let gateway = Gateway::start(&agent("qa", &[full.addr], settings)).await;
-        let open = gateway.open(http, post("/agents/qa/x", unread())).await;
+        let open = gateway.open(http, post("/agents/qa/x", body.clone())).await;
         gateway.until_state("qa", "in_flight", 1).await;
         let since = Instant::now();
         let _conn = open.leave().await;
         gateway.until_state("qa", "in_flight", 0).await;
         left(&gateway, since).await;
     }
+}
+
+#[tokio::test]
+async fn leaving_while_connecting_ends_the_attempt() {
+    leave_while_connecting(Bytes::from("{}")).await;
+}
+
+#[tokio::test]
+async fn leaving_while_connecting_with_an_unread_body_ends_the_attempt() {
+    leave_while_connecting(unread()).await;
 }
 
 #[tokio::test]
@@ -103,7 +121,8 @@ async fn leaving_amid_an_upload_never_makes_it_look_whole() {
         let mut call = qa.call().await;
         assert_eq!(call.piece().await.unwrap(), "some");
         let _conn = open.leave().await;
-        let (rest, end) = call.link.reader.rest(&mut call.framing).await;
+        let rest = call.link.reader.rest(&mut call.framing);
+        let (rest, end) = crate::wire::soon("the upload breaks off", rest).await;
         assert_ne!(end, End::Complete, "{http:?}");
         assert!(rest.is_empty());
     }
@@ -228,4 +247,41 @@ async fn a_client_that_stays_is_not_taken_for_gone() {
     assert_eq!(conn.reply().await.ok().text(), "1");
     qa.call().await.json("2").await;
     assert_eq!(conn.reply().await.ok().text(), "2");
+}
+
+#[tokio::test]
+async fn even_there_who_leaves_the_queue_is_not_begun() {
+    for http in BOTH {
+        let mut qa = Agent::manual().await;
+        let settings = "on_disconnect = \"continue\"\nmax_in_flight = 1";
+        let gateway = Gateway::start(&agent("qa", &[qa.addr], settings)).await;
+        let first = gateway.open(http, get("/agents/qa/x")).await;
+        let call = qa.call().await;
+        let second = gateway.open(http, get("/agents/qa/y")).await;
+        gateway.until_state("qa", "queued", 1).await;
+        let _conn = second.leave().await;
+        gateway.until_state("qa", "queued", 0).await;
+        call.json("{}").await;
+        first.whole().await.ok();
+        gateway.until_state("qa", "load", 0).await;
+        assert_eq!(qa.count(), 1, "{http:?}");
+    }
+}
+
+#[tokio::test]
+async fn even_there_an_upload_that_broke_off_never_looks_whole() {
+    for http in BOTH {
+        let mut qa = Agent::manual().await;
+        let gateway =
+            Gateway::start(&agent("qa", &[qa.addr], "on_disconnect = \"continue\"")).await;
+        let open = gateway.open(http, ask("POST", "/agents/qa/x").open_body("some")).await;
+        let mut call = qa.call().await;
+        assert_eq!(call.piece().await.unwrap(), "some");
+        let _conn = open.leave().await;
+        let rest = call.link.reader.rest(&mut call.framing);
+        let (rest, end) = crate::wire::soon("the upload breaks off", rest).await;
+        assert_ne!(end, End::Complete, "{http:?}");
+        assert!(rest.is_empty());
+        gateway.until_state("qa", "load", 0).await;
+    }
 }

@@ -148,3 +148,13 @@ async fn a_goaway_says_that_nothing_was_begun() {
     agent.call().await.json("{}");
     open.whole().await.ok();
 }
+
+#[tokio::test]
+async fn a_stream_whose_body_nobody_reads_can_be_left() {
+    let mut agent = H2Agent::manual().await;
+    let mut conn = Client::unchecked(agent.addr).connect_h2().await;
+    let open = conn.open(post("/", "x".repeat(1 << 20))).await;
+    let mut call = agent.call().await;
+    assert!(open.leave().await.is_none());
+    assert_eq!(call.gone().await, h2::Reason::CANCEL);
+}

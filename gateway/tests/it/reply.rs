@@ -119,6 +119,7 @@ pub fn check_head(reply: &Reply) {
     }
     let headers = &reply.headers;
     assert_eq!(headers.all("x-request-id").len(), 1, "one request id: {headers:?}");
+    assert_ne!(headers.get("x-request-id"), Some(""), "a request id that says something");
     for name in ["keep-alive", "proxy-connection", "te", "x-switchyard-not-begun"] {
         assert!(!headers.has(name), "{name} goes no further: {headers:?}");
     }

@@ -1,0 +1,68 @@
+//! The connections of operators: few, and none of them for ever.
+
+use std::io;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Connections at once; more wait in the kernel's queue. Probes, scrapers and a few people need
+/// far fewer, and the clocks below free what odd clients hold.
+pub const MAX: usize = 64;
+/// From the end of one answer (or the connection's begin) to the end of the next head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How old a connection may become; then it ends with the answer that is under way…
+const AGE_MAX: Duration = Duration::from_secs(60);
+/// …which may take that long: a client that doesn't read its answer is cut.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+/// Largest head.
+const HEAD_MAX: usize = 16 << 10;
+/// After `accept` failed for want of descriptors or memory: it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Serves until it is dropped, and its connections with it.
+///
+/// # Errors
+/// When the runtime can't take the listener.
+pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if open.len() < MAX => match accepted {
+                Ok((stream, _)) => {
+                    open.spawn(connection(stream, router.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin port cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_ended) = open.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    // It would only be slower without.
+    let _ = stream.set_nodelay(true);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut serving = std::pin::pin!(serving);
+    if timeout(AGE_MAX, serving.as_mut()).await.is_err() {
+        serving.as_mut().graceful_shutdown();
+        // A client that took too long is of no interest to anyone.
+        let _ = timeout(LAST_ANSWER, serving).await;
+    }
+}
