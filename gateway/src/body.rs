@@ -40,6 +40,8 @@ struct Inner {
     incoming: Option<Incoming>,
     limits: Limits,
     received: u64,
+    /// The client said how long it is; else we don't either, though all of it may be here.
+    declared: bool,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     /// Pieces of `kept` that the latest attempt has taken.
@@ -58,10 +60,12 @@ impl Source {
     #[must_use]
     pub fn new(incoming: Incoming, limits: Limits) -> Self {
         let ended_at = incoming.is_end_stream().then(Instant::now);
+        let declared = incoming.size_hint().exact().is_some();
         Self(Rc::new(RefCell::new(Inner {
             incoming: Some(incoming),
             limits,
             received: 0,
+            declared,
             kept: Vec::new(),
             kept_bytes: 0,
             sent: 0,
@@ -343,7 +347,9 @@ impl Body for RequestBody {
         let inner = self.source.0.borrow();
         let kept: usize = inner.kept.iter().skip(self.next).map(Bytes::len).sum();
         match inner.rest() {
-            Some(rest) if inner.fault.is_none() => SizeHint::with_exact(rest + kept as u64),
+            Some(rest) if inner.declared && inner.fault.is_none() => {
+                SizeHint::with_exact(rest + kept as u64)
+            }
             _ => SizeHint::new(),
         }
     }

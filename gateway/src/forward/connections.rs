@@ -19,8 +19,9 @@ use crate::pool::Endpoint;
 
 /// HTTP/2 window of one stream: what a slow client can make the gateway hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// HTTP/2 window of one upstream connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 window of one upstream connection: no bound of its own, or clients that do not read would
+/// hold up the other streams; [`STREAM_WINDOW`] bounds each.
+const CONNECTION_WINDOW: u32 = i32::MAX as u32;
 /// What one HTTP/2 stream may have buffered for sending.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Largest response head that is read.

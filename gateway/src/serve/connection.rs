@@ -24,9 +24,10 @@ use crate::stack;
 /// RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// HTTP/2 window of one stream: what a slow agent can make the gateway hold.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// HTTP/2 window of one client connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// HTTP/2 window of one client connection: uploads that an agent does not read hold up no others
+/// until there are 128 of them.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// What one HTTP/2 stream may have buffered for sending.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.

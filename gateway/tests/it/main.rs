@@ -27,6 +27,7 @@ mod ejection;
 mod errors;
 mod headers;
 mod heartbeats;
+mod isolation;
 mod location;
 mod midstream;
 mod observe;
