@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use config::Problem;
@@ -73,7 +73,8 @@ impl Contents {
 }
 
 fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    // Without it, a pipe in place of the file would be waited for until somebody writes to it.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
@@ -124,6 +125,9 @@ mod tests {
     fn what_is_no_file_is_a_problem() {
         let folder = tempfile::tempdir().unwrap();
         assert!(told(&Contents::read(folder.path())).ends_with("it is no regular file"));
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(told(&Contents::read(&pipe)).ends_with("it is no regular file"));
         let absent = Contents::read(&folder.path().join("absent"));
         assert!(told(&absent).contains("absent:1:1: can't be read: No such file"));
         assert_eq!(absent.hash, "");
