@@ -378,7 +378,7 @@ fn alive<K: std::hash::Hash + Eq, V>(
 /// One worker's view of [`Tables`]: its own count of references, so that workers share none.
 pub struct View {
     tables: Arc<Tables>,
-    seen: RefCell<(u64, Rc<Arc<Snapshot>>)>,
+    seen: RefCell<(u64, Rc<Shared>)>,
 }
 
 impl View {
@@ -386,7 +386,7 @@ impl View {
     #[must_use]
     pub fn new(tables: Arc<Tables>) -> Self {
         let version = tables.version.load(Ordering::Acquire);
-        let seen = RefCell::new((version, Rc::new(tables.current())));
+        let seen = RefCell::new((version, Rc::new(Shared(tables.current()))));
         Self { tables, seen }
     }
 
@@ -396,7 +396,7 @@ impl View {
         let version = self.tables.version.load(Ordering::Acquire);
         let mut seen = self.seen.borrow_mut();
         if seen.0 != version {
-            *seen = (version, Rc::new(self.tables.current()));
+            *seen = (version, Rc::new(Shared(self.tables.current())));
         }
         Current(Rc::clone(&seen.1))
     }
@@ -404,13 +404,16 @@ impl View {
 
 /// A snapshot as one request holds it.
 #[derive(Clone)]
-pub struct Current(Rc<Arc<Snapshot>>);
+pub struct Current(Rc<Shared>);
+
+/// A worker's one reference to what all workers share.
+struct Shared(Arc<Snapshot>);
 
 impl Deref for Current {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.0.0
     }
 }
 
