@@ -95,7 +95,12 @@ fn every_bound_of_the_data_path_is_documented() {
                 folders.extend((file != Path::new("cli")).then_some(path));
                 continue;
             }
-            for name in read(&path).lines().filter_map(bound) {
+            if file.ends_with("tests.rs") {
+                continue;
+            }
+            let source = read(&path);
+            let tests = |line: &&str| line.starts_with("mod tests {");
+            for name in source.lines().take_while(|line| !tests(line)).filter_map(bound) {
                 let its = format!("| `{}` | ", file.display());
                 let mut rows = bounds.lines().filter(|row| row.starts_with(&its));
                 let there = rows.any(|row| row.contains(&format!("`{name}`")));
