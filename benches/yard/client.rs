@@ -13,6 +13,10 @@ use crate::wire::{Left, Wire};
 
 /// How long a body that nobody reads is pushed into the sockets.
 const PUSH: Duration = Duration::from_millis(50);
+/// What hyper's clients offer. (`h2` takes a connection of its default, 64 KiB, for an attack
+/// when a hundred small pieces wait on it.)
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 5 * 1024 * 1024;
 
 /// Which HTTP a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +99,12 @@ impl Client {
         }
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
+        let (sender, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(stream)
+            .await
+            .map_err(io::Error::other)?;
         tokio::spawn(connection);
         Ok(Self::Two(sender))
     }

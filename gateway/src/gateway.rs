@@ -329,8 +329,7 @@ async fn capacity(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(CAPACITY_TICK);
     loop {
         ticks.tick().await;
-        let current = shared.tables.current();
-        let limited = current.agents.iter().filter(|agent| agent.settings.max_in_flight.is_some());
-        limited.for_each(crate::table::Agent::refresh_capacity);
+        // Also those without a limit: a request of an older table may just have set its own.
+        shared.tables.current().agents.iter().for_each(crate::table::Agent::refresh_capacity);
     }
 }

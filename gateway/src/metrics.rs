@@ -102,13 +102,11 @@ impl Metrics {
     }
 
     /// A gauge of one agent, for what is read when somebody scrapes.
-    #[must_use]
     pub fn agent_gauge(&self, metric: &'static str, agent: &str) -> Gauge {
         self.recorder.register_gauge(&Key::from_parts(metric, labels(agent, None)), &METADATA)
     }
 
     /// `switchyard_endpoints{agent,state}`.
-    #[must_use]
     pub fn endpoints(&self, agent: &str, state: &'static str) -> Gauge {
         let labels = vec![Label::new("agent", agent.to_owned()), Label::new("state", state)];
         self.recorder.register_gauge(&Key::from_parts("switchyard_endpoints", labels), &METADATA)
@@ -418,7 +416,7 @@ mod tests {
         let recent = Recent::default();
         recent.record(Duration::from_millis(5), true);
         recent.rotate(Duration::from_secs(65));
-        assert_eq!(recent.summary(Duration::from_secs(65)).p50.is_some(), true);
+        assert!(recent.summary(Duration::from_secs(65)).p50.is_some());
         recent.rotate(Duration::from_secs(75));
         let later = recent.summary(Duration::from_secs(75));
         assert_eq!((later.p50, later.requests, later.errors), (None, 1, 1));

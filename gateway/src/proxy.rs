@@ -131,7 +131,7 @@ async fn handle(
         read_ahead: ahead,
     };
     let (exchange, response) = attempts.run(call, record).await?;
-    answer(response, exchange, &target, &parts, prefix, upgrade)
+    answer(response, exchange, &target, &parts, prefix.as_ref(), upgrade)
 }
 
 /// What hyper lets pass and RFC 9112 (sections 3.2 and 6.1) does not: a request of HTTP/1.1 names
@@ -169,10 +169,13 @@ fn limits(current: &Snapshot) -> Limits {
 /// Which agent, from the head or, where that names none, from the body.
 async fn find(call: &Call, parts: &http::request::Parts, source: &Source) -> Result<Route, Error> {
     let routes = &call.current.routes;
-    match routes.route(&parts.method, &parts.uri, &parts.headers).map_err(route_error)? {
+    match routes
+        .route(&parts.method, &parts.uri, &parts.headers)
+        .map_err(|error| route_error(&error))?
+    {
         Route::NeedsBody => {
             let name = name_in_body(source, call.current.table.gateway.route_body_max).await?;
-            routes.named(&name, &parts.uri).map_err(route_error)
+            routes.named(&name, &parts.uri).map_err(|error| route_error(&error))
         }
         route => Ok(route),
     }
@@ -184,17 +187,17 @@ async fn name_in_body(source: &Source, max: usize) -> Result<String, Error> {
     let mut left = max;
     while let Some(piece) = source.peek().await? {
         let looked_at = &piece[..piece.len().min(left)];
-        scanner.feed(looked_at).map_err(|error| route_error(RouteError::Body(error)))?;
+        scanner.feed(looked_at).map_err(|error| route_error(&RouteError::Body(error)))?;
         left -= looked_at.len();
         if left == 0 {
-            return scanner.cut().map_err(|error| route_error(RouteError::Body(error)));
+            return scanner.cut().map_err(|error| route_error(&RouteError::Body(error)));
         }
     }
-    scanner.finish().map_err(|error| route_error(RouteError::Body(error)))
+    scanner.finish().map_err(|error| route_error(&RouteError::Body(error)))
 }
 
-fn route_error(error: RouteError) -> Error {
-    let code = match &error {
+fn route_error(error: &RouteError) -> Error {
+    let code = match error {
         RouteError::BadPath(_) => Code::BadPath,
         RouteError::Ambiguous { .. } | RouteError::Body(BodyError::Twice) => Code::AmbiguousAgent,
         RouteError::UnknownAgent(_) => Code::UnknownAgent,
@@ -302,7 +305,7 @@ fn answer(
     exchange: Exchange,
     target: &Target,
     parts: &http::request::Parts,
-    prefix: Option<HeaderValue>,
+    prefix: Option<&HeaderValue>,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 ) -> Result<Handled, Error> {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -310,7 +313,7 @@ fn answer(
     headers::response(response.headers_mut(), context);
     let place = location::Place {
         mount: exchange.agent.headers.mount(),
-        prefix: prefix.as_ref(),
+        prefix,
         authority: exchange.lease.endpoint().authority.as_str(),
         mounted: target.door.is_mount(),
         bare: target.door == Door::BareMount,

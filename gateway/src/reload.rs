@@ -217,7 +217,7 @@ async fn fleet_changed(managed: &mut Option<Managed>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn at(due: Option<Instant>) {
@@ -239,7 +239,7 @@ async fn hangup(hangups: &mut Option<Signal>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A first listener replaces what the signal does by default, for the rest of the process.

@@ -123,9 +123,20 @@ impl Agent {
 
     /// Tells admission how many places the ready endpoints have.
     pub fn refresh_capacity(&self) {
-        let ready = u32::try_from(self.ready()).unwrap_or(u32::MAX);
-        let places = self.settings.max_in_flight.map(|each| each.saturating_mul(ready));
-        self.state.admission.set_capacity(places);
+        self.state.admission.set_capacity(self.capacity());
+    }
+
+    /// As [`Agent::refresh_capacity`], but only if there are fewer than before.
+    fn lower_capacity(&self) {
+        let (before, now) = (self.state.admission.capacity(), self.capacity());
+        if now.is_some_and(|now| before.is_none_or(|before| now < before)) {
+            self.state.admission.set_capacity(now);
+        }
+    }
+
+    fn capacity(&self) -> Option<u32> {
+        let each = self.settings.max_in_flight?;
+        Some(each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX)))
     }
 }
 
@@ -170,6 +181,7 @@ impl Tables {
     ) -> Result<Self, BadRename> {
         let registry = Registry::default();
         let first = registry.snapshot(1, table, found, &metrics)?;
+        first.agents.iter().for_each(Agent::refresh_capacity);
         metrics.took(1, &first.table.hash);
         Ok(Self {
             current: ArcSwap::from_pointee(first),
@@ -243,10 +255,14 @@ impl Tables {
         self.registry.agents.get(agent)?.upgrade()
     }
 
+    /// Places that go are taken away before the swap, and new ones given out after it: whoever is
+    /// let in finds a place in the snapshot in force.
     fn swap(&self, snapshot: Snapshot) {
-        snapshot.agents.iter().for_each(Agent::refresh_capacity);
-        self.current.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        snapshot.agents.iter().for_each(Agent::lower_capacity);
+        self.current.store(Arc::clone(&snapshot));
         self.version.fetch_add(1, Ordering::Release);
+        snapshot.agents.iter().for_each(Agent::refresh_capacity);
         self.registry.forget();
         self.swaps.send_replace(());
     }
@@ -264,7 +280,6 @@ impl Registry {
         let routes = Routes::new(names)?;
         let agents: Vec<_> =
             table.agents.values().map(|agent| self.agent(&table, agent, found, metrics)).collect();
-        agents.iter().for_each(Agent::refresh_capacity);
         let trusted = TrustedProxies::new(&table.gateway.trusted_proxies);
         Ok(Snapshot { generation, routes, agents, trusted, table })
     }
@@ -363,7 +378,7 @@ fn alive<K: std::hash::Hash + Eq, V>(
 /// One worker's view of [`Tables`]: its own count of references, so that workers share none.
 pub struct View {
     tables: Arc<Tables>,
-    seen: RefCell<(u64, Rc<Arc<Snapshot>>)>,
+    seen: RefCell<(u64, Rc<Shared>)>,
 }
 
 impl View {
@@ -371,7 +386,7 @@ impl View {
     #[must_use]
     pub fn new(tables: Arc<Tables>) -> Self {
         let version = tables.version.load(Ordering::Acquire);
-        let seen = RefCell::new((version, Rc::new(tables.current())));
+        let seen = RefCell::new((version, Rc::new(Shared(tables.current()))));
         Self { tables, seen }
     }
 
@@ -381,7 +396,7 @@ impl View {
         let version = self.tables.version.load(Ordering::Acquire);
         let mut seen = self.seen.borrow_mut();
         if seen.0 != version {
-            *seen = (version, Rc::new(self.tables.current()));
+            *seen = (version, Rc::new(Shared(self.tables.current())));
         }
         Current(Rc::clone(&seen.1))
     }
@@ -389,13 +404,16 @@ impl View {
 
 /// A snapshot as one request holds it.
 #[derive(Clone)]
-pub struct Current(Rc<Arc<Snapshot>>);
+pub struct Current(Rc<Shared>);
+
+/// A worker's one reference to what all workers share.
+struct Shared(Arc<Snapshot>);
 
 impl Deref for Current {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.0.0
     }
 }
 

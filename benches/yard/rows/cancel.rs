@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 /// Until a request that was sent has got to where it waits.
 const ARRIVE: Duration = Duration::from_millis(30);
 /// When a leaving is given up on.
-const NEVER: Duration = Duration::from_secs(5);
+const NEVER: Duration = Duration::from_secs(2);
 /// A connect that works takes microseconds; one that is dropped is tried again after a second.
 const CONNECT: Duration = Duration::from_millis(200);
 /// More than any accept queue of one place holds.

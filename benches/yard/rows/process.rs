@@ -10,7 +10,7 @@ use crate::gateway::{Gateway, one, table};
 use crate::report::{Row, Samples};
 
 /// When an edit is given up on.
-const NEVER: Duration = Duration::from_secs(10);
+const NEVER: Duration = Duration::from_secs(5);
 /// Between two looks at whether a new type answers.
 const LOOK: Duration = Duration::from_millis(1);
 

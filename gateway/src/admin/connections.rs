@@ -8,7 +8,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -38,6 +38,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<(
         tokio::select! {
             accepted = listener.accept(), if open.len() < MAX => match accepted {
                 Ok((stream, _)) => {
+                    // It would only be slower without.
+                    let _ = stream.set_nodelay(true);
                     open.spawn(connection(stream, router.clone()));
                 }
                 Err(error) => {
@@ -50,9 +52,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
-    // It would only be slower without.
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -64,5 +64,56 @@ async fn connection(stream: TcpStream, router: Router) {
         serving.as_mut().graceful_shutdown();
         // A client that took too long is of no interest to anyone.
         let _ = timeout(LAST_ANSWER, serving).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn start() -> (DuplexStream, JoinHandle<()>) {
+        let large = || async { "x".repeat(1 << 20) };
+        let router = Router::new().route("/", get(|| async { "ok" })).route("/large", get(large));
+        let (client, server) = duplex(1024);
+        (client, tokio::spawn(connection(server, router)))
+    }
+
+    async fn seconds_until_end(connection: JoinHandle<()>) -> u64 {
+        let begin = Instant::now();
+        connection.await.unwrap();
+        begin.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_half_a_head_is_let_go() {
+        let (client, connection) = start();
+        assert_eq!(seconds_until_end(connection).await, HEAD_TIMEOUT.as_secs());
+        drop(client);
+        let (mut client, connection) = start();
+        client.write_all(b"GET / HTTP/1.1\r\nhost").await.unwrap();
+        assert_eq!(seconds_until_end(connection).await, HEAD_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_let_go() {
+        let (mut client, connection) = start();
+        client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let all = AGE_MAX + LAST_ANSWER;
+        assert_eq!(seconds_until_end(connection).await, all.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_closes_its_side_is_still_answered() {
+        let (mut client, _connection) = start();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("ok"), "{reply}");
     }
 }

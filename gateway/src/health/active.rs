@@ -131,22 +131,26 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::discovery::listed;
     use crate::metrics::Metrics;
+    use crate::table::Found;
 
     fn table(agents: &str) -> Arc<config::Table> {
         Arc::new(config::parse(agents, "t.toml").unwrap().table)
     }
 
+    fn found(table: &config::Table) -> Found {
+        table.agents.values().map(|agent| (agent.name.clone(), agent.endpoints.clone())).collect()
+    }
+
     fn tables(agents: &str) -> Arc<Tables> {
         let table = table(agents);
-        let found = listed::find(&table);
+        let found = found(&table);
         Arc::new(Tables::new(table, &found, Arc::new(Metrics::new())).unwrap())
     }
 
     fn replace(tables: &Tables, agents: &str) {
         let table = table(agents);
-        let found = listed::find(&table);
+        let found = found(&table);
         tables.replace(table, &found).unwrap();
     }
 

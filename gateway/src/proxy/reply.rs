@@ -228,11 +228,11 @@ impl Streamed {
         loop {
             let now = ready!(self.poll_timer(cx));
             if self.deadline().is_none_or(|deadline| now >= deadline) {
-                return self.break_off(self.total_timeout(), cx);
+                return self.break_off(&self.total_timeout(), cx);
             }
             if now >= self.last_piece + self.idle_timeout {
                 let text = format!("nothing came for {:?}", self.idle_timeout);
-                return self.break_off(Error::new(Code::IdleTimeout, text), cx);
+                return self.break_off(&Error::new(Code::IdleTimeout, text), cx);
             }
             if self.events.as_mut().is_some_and(|events| events.beats(now)) {
                 self.given_at = self.client.wire.flushes();
@@ -254,7 +254,7 @@ impl Streamed {
     /// Cancels the exchange and begins to tell the client.
     fn break_off(
         &mut self,
-        error: Error,
+        error: &Error,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.dismiss();
@@ -264,7 +264,7 @@ impl Streamed {
         let between = self.events.as_ref().is_some_and(|events| events.scanner.at_boundary());
         let problem = || error.problem(self.record.id(), self.record.agent_name());
         let event = between.then(|| sse::error_event(&problem()));
-        self.record.failed(&error);
+        self.record.failed(error);
         self.ending = Some(Ending { code: error.code, event, patience: None });
         self.poll_ending(cx)
     }
@@ -370,7 +370,7 @@ impl Body for Reply {
             .map(|exchange| Pin::new(&mut exchange.incoming).poll_frame(cx));
         let Some(polled) = polled else {
             // The watchdog took it.
-            return this.break_off(this.total_timeout(), cx);
+            return this.break_off(&this.total_timeout(), cx);
         };
         match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -386,7 +386,7 @@ impl Body for Reply {
             }
             Poll::Ready(Some(Err(cause))) => {
                 let text = "the agent broke off its answer";
-                this.break_off(Error::new(Code::UpstreamReset, text).because(cause), cx)
+                this.break_off(&Error::new(Code::UpstreamReset, text).because(cause), cx)
             }
             Poll::Pending => this.poll_clocks(cx),
         }

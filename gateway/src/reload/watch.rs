@@ -47,7 +47,7 @@ impl Watch {
                 told.send_replace(settle);
             }
         });
-        let watcher = watcher.inspect_err(|error| untold(error)).ok();
+        let watcher = watcher.inspect_err(untold).ok();
         let mut watch = Self { file, watcher, folders: BTreeSet::new(), names, settle };
         watch.rearm();
         watch
