@@ -41,6 +41,7 @@ async fn blocks_are_run_and_their_outcome_is_reported() {
     let ways = names.iter().filter(|name| **name != "token").copied().collect::<Vec<_>>();
     let block = ["step", "tool_call", "tool_result"];
     assert_eq!(ways, [&block[..], &block[..], &["final"]].concat());
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -64,6 +65,7 @@ async fn a_block_is_told_while_the_next_one_runs() {
     soon("the rest", out.read_to_string(&mut shown)).await.unwrap();
     assert!(shown.contains("passed the gate"), "{shown}");
     assert!(soon("invoke ends", invoke.wait()).await.unwrap().success());
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -81,6 +83,7 @@ async fn a_block_reaches_neither_the_network_nor_the_callers_secrets() {
     assert_eq!(reply["metadata"]["runs"][0]["exit"] == 0, open, "{reply}");
     let output = reply["output"].as_str().unwrap();
     assert!(output.contains("looked") && !output.contains("hunter2"), "{output}");
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -98,4 +101,5 @@ async fn a_session_finds_its_files_again_though_there_are_two_replicas() {
         let (code, out, err) = yard.run(&["invoke", "coding", read, "--session", session]).await;
         assert!(code == Some(0) && out.contains(&format!("of {session}")), "{out}{err}");
     }
+    yard.end().await;
 }

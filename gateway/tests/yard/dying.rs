@@ -31,4 +31,5 @@ async fn a_killed_replica_fails_only_what_it_had_begun_and_is_started_again() {
         assert!(failure.began < gone, "begun after the replica was gone: {failure:?}");
         assert!(failure.what.contains("\"upstream-reset\""), "{failure:?}");
     }
+    yard.end().await;
 }

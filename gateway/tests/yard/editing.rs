@@ -62,6 +62,7 @@ async fn agents_that_are_added_answer_without_a_restart_and_without_a_failed_req
     let running = yard.replicas("qa");
     assert!(yard.pid() == gateway && running.len() == 2 && running.contains(&qa[0]));
     load.unharmed().await;
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -92,6 +93,7 @@ async fn a_broken_edit_changes_nothing_and_is_told_until_it_is_mended() {
     assert!(!out.contains("refused"), "{out}");
     load.goes_on().await;
     load.unharmed().await;
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -113,4 +115,5 @@ async fn an_agent_that_is_removed_finishes_what_it_has_begun() {
     let left = yard.replicas("coding");
     let gone: Vec<_> = running.into_iter().filter(|pid| !left.contains(pid)).collect();
     until_gone(&gone).await;
+    yard.end().await;
 }

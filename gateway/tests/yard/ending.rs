@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::gate;
 use crate::harness::{Yard, until, yard};
-use crate::processes::{descendants, until_gone};
-use crate::table::shipped;
+use crate::processes::{arguments, descendants, until_gone};
+use crate::table::{put, shipped, shipped_on};
 
 /// The cgroup of the yard, where there is one.
 async fn group(yard: &Yard) -> Option<PathBuf> {
@@ -30,6 +30,17 @@ fn check_limits(group: &Path, yard: &Yard) {
     }
 }
 
+/// The replicas and the block that one of them runs.
+async fn all_processes(yard: &Yard) -> Vec<u32> {
+    let mut all = Vec::new();
+    until("the block runs", async || {
+        all = descendants(yard.pid());
+        all.iter().any(|pid| arguments(*pid).iter().any(|word| word == "block-2.sh"))
+    })
+    .await;
+    all
+}
+
 #[tokio::test]
 async fn ctrl_c_finishes_an_open_stream_and_leaves_nothing_behind() {
     let mut yard = yard(&shipped()).start().await;
@@ -40,8 +51,7 @@ async fn ctrl_c_finishes_an_open_stream_and_leaves_nothing_behind() {
         check_limits(group, &yard);
     }
     let waiting = gate::waiting(&yard, "coding").await;
-    let processes = descendants(yard.pid());
-    assert!(processes.len() > 2, "the replicas, and what they run: {processes:?}");
+    let processes = all_processes(&yard).await;
 
     yard.interrupt();
     yard.log.line("up | finishing what is open").await;
@@ -68,7 +78,7 @@ async fn a_second_ctrl_c_ends_everything_at_once() {
     yard.until_replicas("coding", 1).await;
     let group = group(&yard).await;
     let mut waiting = gate::waiting(&yard, "coding").await;
-    let processes = descendants(yard.pid());
+    let processes = all_processes(&yard).await;
     yard.interrupt();
     yard.log.line("up | finishing what is open").await;
     yard.interrupt();
@@ -78,4 +88,27 @@ async fn a_second_ctrl_c_ends_everything_at_once() {
     assert_eq!(end, crate::stream::End::Broken);
     until_gone(&processes).await;
     assert!(group.is_none_or(|group| !group.exists()));
+}
+
+#[tokio::test]
+async fn the_same_ports_can_be_had_again_at_once() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (listen, admin) = (free(), free());
+    let table = put(&shipped_on(&listen.to_string()), "127.0.0.1:0", &admin.to_string());
+    for _ in 0..2 {
+        let yard = yard(&table).start().await;
+        yard.until_replicas("qa", 1).await;
+        // The server's side closes first, and stays in TIME_WAIT.
+        yard.ask("qa", "What is a replica?").await;
+        let (code, out, err) = crate::harness::yard(&table).fail().await;
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "{err}");
+        assert!(err.contains(&listen.to_string()), "{err}");
+        yard.end().await;
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_before_the_agents_are_ready_ends_in_order() {
+    let yard = yard(&shipped()).start().await;
+    yard.end().await;
 }

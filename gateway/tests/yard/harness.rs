@@ -243,6 +243,12 @@ impl Yard {
         kill_process_group(group, Signal::INT).unwrap();
     }
 
+    /// Ends it, when nothing is left to be finished.
+    pub async fn end(mut self) {
+        self.interrupt();
+        assert_eq!(self.ended().await, Some(0));
+    }
+
     /// Waits for its end and gives its exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         soon("up ends", self.child.wait()).await.unwrap().code()

@@ -36,8 +36,17 @@ fn parent(pid: u32) -> Option<u32> {
     (fields.next()? != "Z").then(|| fields.next()?.parse().ok())?
 }
 
-/// Waits until none of these lives.
+/// Whether any of its threads still runs: only when none does has it closed its files.
+fn runs(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let states = tasks.filter_map(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    });
+    states.into_iter().any(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Waits until none of these runs.
 pub async fn until_gone(pids: &[u32]) {
-    until(&format!("{pids:?} are gone"), async || pids.iter().all(|pid| parent(*pid).is_none()))
-        .await;
+    until(&format!("{pids:?} are gone"), async || !pids.iter().any(|pid| runs(*pid))).await;
 }

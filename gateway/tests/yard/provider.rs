@@ -64,6 +64,7 @@ async fn tokens_of_a_model_come_one_by_one_through_the_gateway_twice() {
     assert_eq!(last["metadata"]["model"], "gpt-4o-mini");
     assert_eq!(last["metadata"]["usage"]["total_tokens"], 15);
     assert_eq!(last["metadata"]["request_id"], id, "one id from end to end");
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -80,6 +81,7 @@ async fn a_model_that_is_busy_is_asked_again_when_it_says() {
     completion.end().await;
     let events = stream.await.unwrap().good(Vec::new()).await;
     assert!(events.last().unwrap().data["output"].as_str().unwrap().starts_with("Now."));
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -124,4 +126,5 @@ async fn an_answer_that_breaks_off_ends_in_an_error_and_never_looks_whole() {
     drop(completion);
     let (events, end) = stream.rest().await;
     assert_eq!((events.last().unwrap().name.as_str(), end), ("error", End::Broken));
+    yard.end().await;
 }

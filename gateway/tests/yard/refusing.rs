@@ -42,6 +42,7 @@ async fn a_missing_secret_keeps_only_its_own_agent_from_starting() {
     assert_eq!(reply.status(), 503);
     assert_eq!(reply.headers()["x-switchyard-error"], "no-endpoint");
     assert_eq!(status_of(&yard, "qa").await, "0/1");
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -64,6 +65,7 @@ async fn an_agent_that_does_not_start_is_told_with_its_own_words() {
     yard.edit(|text| put(text, "/no/such/folder", "docs"));
     yard.until_replicas("qa", 1).await;
     yard.ask("qa", "What is a replica?").await;
+    yard.end().await;
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ async fn replicas_follow_the_table_up_and_down_and_no_request_fails() {
     load.goes_on().await;
     assert_eq!(yard.replicas("qa"), first, "the eldest stays");
     load.unharmed().await;
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -52,4 +53,5 @@ async fn a_changed_command_replaces_replicas_one_at_a_time_and_no_request_fails(
     yard.until_replicas("qa", 2).await;
     assert!(yard.replicas("qa").iter().all(|pid| !before.contains(pid)));
     load.unharmed().await;
+    yard.end().await;
 }

@@ -24,6 +24,7 @@ async fn the_curl_line_that_up_prints_works_as_soon_as_it_stands_there() {
     let printed = yard.out.all();
     let runs = |agent: &str| printed.iter().any(|line| line.starts_with(agent));
     assert!(runs("qa: 1 replica of at most 512 MiB, ") && runs("coding: 1 replica of at most 4 "));
+    yard.end().await;
 }
 
 /// Waits until both agents take requests.
@@ -61,6 +62,7 @@ async fn a_question_is_answered_with_sources_in_every_way_of_asking() {
     let (code, out, err) = yard.run(&["invoke", "qa", QUESTION, "--stream"]).await;
     assert_eq!(code, Some(0), "{err}");
     assert_eq!(Value::from(out), reply["output"]);
+    yard.end().await;
 }
 
 #[tokio::test]
@@ -79,6 +81,7 @@ async fn status_shows_what_runs_and_what_it_uses() {
         assert!(row.ends_with("MiB") || row.ends_with('-'), "{out}");
     }
     assert!(out.contains("\ntable: generation 1, hash "), "{out}");
+    yard.end().await;
 }
 
 #[tokio::test]
