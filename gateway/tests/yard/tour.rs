@@ -1,0 +1,93 @@
+//! What a newcomer does first: start it, ask, stream, look.
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::harness::{Yard, outcome, soon, switchyard, yard};
+use crate::stream::tokens;
+use crate::table::shipped;
+
+const QUESTION: &str = "How do I add an agent type?";
+
+#[tokio::test]
+async fn the_curl_line_that_up_prints_works_as_soon_as_it_stands_there() {
+    let yard = yard(&shipped()).start().await;
+    assert!(yard.url.starts_with("http://127.0.0.1:") && yard.admin.starts_with("http://127."));
+    let line = yard.out.starting("try: ").await;
+    assert!(line.starts_with("curl ") && line.contains(&yard.url), "{line}");
+    let mut shell = Command::new("sh");
+    let (code, out, err) = outcome(soon("curl", shell.args(["-c", &line]).output()).await.unwrap());
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("event: token\n"), "{out}");
+    let last = out.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(last.starts_with("event: final\ndata: {"), "{last}");
+    let printed = yard.out.all();
+    let runs = |agent: &str| printed.iter().any(|line| line.starts_with(agent));
+    assert!(runs("qa: 1 replica of at most 512 MiB, ") && runs("coding: 1 replica of at most 4 "));
+    yard.end().await;
+}
+
+/// Waits until both agents take requests.
+async fn ready(yard: &Yard) {
+    for agent in ["qa", "coding"] {
+        yard.until_replicas(agent, 1).await;
+    }
+}
+
+fn check_answer(text: &str) {
+    assert!(text.contains("config/switchyard.toml") && text.contains("[agents."), "{text}");
+    assert!(text.contains("Source: docs/"), "{text}");
+    assert!(text.starts_with("No language model is configured"), "{text}");
+}
+
+#[tokio::test]
+async fn a_question_is_answered_with_sources_in_every_way_of_asking() {
+    let yard = yard(&shipped()).start().await;
+    ready(&yard).await;
+
+    let reply = yard.ask("qa", QUESTION).await;
+    check_answer(reply["output"].as_str().unwrap());
+    assert_eq!(reply["metadata"]["model"], "none");
+    assert_eq!(reply["metadata"]["agent"], "qa");
+
+    let mut stream = yard.open("qa", QUESTION).await;
+    let events = stream.good(Vec::new()).await;
+    assert!(events.iter().filter(|event| event.name == "token").count() > 10);
+    assert_eq!(events.last().unwrap().data["output"], reply["output"]);
+    assert_eq!(tokens(&events), reply["output"]);
+
+    let (code, out, err) = yard.run(&["invoke", "qa", QUESTION]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(Value::from(out), reply["output"]);
+    let (code, out, err) = yard.run(&["invoke", "qa", QUESTION, "--stream"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(Value::from(out), reply["output"]);
+    yard.end().await;
+}
+
+#[tokio::test]
+async fn status_shows_what_runs_and_what_it_uses() {
+    let yard = yard(&shipped()).start().await;
+    ready(&yard).await;
+    yard.ask("qa", QUESTION).await;
+    let (code, out, err) = yard.run(&["status"]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].starts_with("TYPE "), "{out}");
+    for (agent, capacity) in [("qa", "0/16"), ("coding", "0/4")] {
+        let row = lines.iter().find(|line| line.starts_with(agent)).unwrap();
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(cells[1..3], ["1/1", capacity], "{out}");
+        assert!(row.ends_with("MiB") || row.ends_with('-'), "{out}");
+    }
+    assert!(out.contains("\ntable: generation 1, hash "), "{out}");
+    yard.end().await;
+}
+
+#[tokio::test]
+async fn the_shipped_table_passes_the_strict_check() {
+    let mut check = switchyard(&["check", "--strict", "--config", "config/switchyard.toml"]);
+    let (code, out, err) = outcome(soon("the check", check.output()).await.unwrap());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("2 agents (coding, qa)"), "{out}");
+}
