@@ -49,6 +49,7 @@ struct Inner {
     /// Something passed that was not kept.
     lost: bool,
     trailers: Option<HeaderMap>,
+    clean_trailers: fn(&mut HeaderMap),
     ended_at: Option<Instant>,
     fault: Option<Code>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -56,9 +57,9 @@ struct Inner {
 }
 
 impl Source {
-    /// Takes the body over.
+    /// Takes the body over. `clean_trailers` takes out of its trailers what must not pass.
     #[must_use]
-    pub fn new(incoming: Incoming, limits: Limits) -> Self {
+    pub fn new(incoming: Incoming, limits: Limits, clean_trailers: fn(&mut HeaderMap)) -> Self {
         let ended_at = incoming.is_end_stream().then(Instant::now);
         let declared = incoming.size_hint().exact().is_some();
         Self(Rc::new(RefCell::new(Inner {
@@ -71,6 +72,7 @@ impl Source {
             sent: 0,
             lost: false,
             trailers: None,
+            clean_trailers,
             ended_at,
             fault: None,
             pause: None,
@@ -235,7 +237,10 @@ impl Inner {
         Poll::Ready(Some(match frame.map(Frame::into_data) {
             Ok(Ok(data)) => self.take(data, keep_all).map(Piece::Data),
             Ok(Err(other)) => {
-                self.trailers = other.into_trailers().ok();
+                self.trailers = other.into_trailers().ok().map(|mut trailers| {
+                    (self.clean_trailers)(&mut trailers);
+                    trailers
+                });
                 Ok(Piece::Trailers)
             }
             Err(_) => Err(self.fail(Code::ClientGone)),

@@ -299,11 +299,10 @@ impl Control {
                 let gateway = &tables.borrow().gateway;
                 (gateway.drain_delay, gateway.drain_timeout)
             };
+            let delay = if skip_delay { Duration::ZERO } else { delay };
             tracing::info!(delay_ms = delay.as_millis() as u64, "draining");
             phase.send_replace(Phase::Closing);
-            if !skip_delay {
-                tokio::time::sleep(delay).await;
-            }
+            tokio::time::sleep(delay).await;
             phase.send_replace(Phase::Draining);
             tokio::spawn(async move {
                 tokio::time::sleep(timeout).await;

@@ -1,5 +1,5 @@
 //! The life of one request: [`respond`] never fails (it counts, logs and answers) around
-//! [`handle`], which uses `?`.
+//! `handle`, which uses `?`.
 
 mod attempts;
 mod record;
@@ -100,7 +100,7 @@ async fn handle(
         .then(|| hyper::upgrade::on(&mut request));
     let (mut parts, incoming) = request.into_parts();
     well_formed(&parts)?;
-    let source = Source::new(incoming, limits(&call.current));
+    let source = Source::new(incoming, limits(&call.current), headers::trailers);
     let target = match find(call, &parts, &source).await? {
         Route::Agent(target) => target,
         other => return Ok(Handled::Own(own_answer(&call.current, &other))),

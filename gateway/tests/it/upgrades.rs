@@ -241,12 +241,13 @@ async fn trailers_that_a_request_announced_pass() {
     let mut qa = Agent::manual().await;
     let gateway = Gateway::start(&agent("qa", &[qa.addr], "")).await;
     let mut conn = gateway.client().connect().await;
-    let head =
-        "POST /agents/qa/x HTTP/1.1\r\nhost: x\r\ntrailer: x-sum\r\ntransfer-encoding: chunked";
-    conn.send(format!("{head}\r\n\r\n4\r\nbody\r\n0\r\nx-sum: 42\r\n\r\n")).await;
+    let head = "POST /agents/qa/x HTTP/1.1\r\nhost: x\r\ntrailer: x-sum, x-agent-type\r\ntransfer-encoding: chunked";
+    let trailers = "x-sum: 42\r\nx-agent-type: other";
+    conn.send(format!("{head}\r\n\r\n4\r\nbody\r\n0\r\n{trailers}\r\n\r\n")).await;
     let mut call = qa.call().await;
     assert_eq!(call.body().await, b"body");
     assert_eq!(call.trailers().get("x-sum"), Some("42"));
+    assert_eq!(call.trailers().get("x-agent-type"), None, "what the gateway says is no trailer");
     call.json("{}").await;
     conn.reply().await.ok();
 }
