@@ -6,7 +6,8 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 use crate::gate;
-use crate::harness::{soon, yard};
+use crate::harness::{soon, until, yard};
+use crate::processes::until_gone;
 use crate::table::{put_in, shipped};
 
 const BLOCKS: &str = "\
@@ -66,6 +67,39 @@ async fn a_block_is_told_while_the_next_one_runs() {
     assert!(shown.contains("passed the gate"), "{shown}");
     assert!(soon("invoke ends", invoke.wait()).await.unwrap().success());
     yard.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_stops_the_block() {
+    let yard = yard(&shipped()).start().await;
+    yard.until_replicas("coding", 1).await;
+    let waiting = gate::waiting(&yard, "coding").await;
+    let block = gate::process(&yard).await;
+    drop(waiting);
+    until_gone(&[block]).await;
+    until("nothing is in flight", async || yard.api("agents/coding").await["in_flight"] == 0).await;
+    yard.end().await;
+}
+
+/// The bytes that a block may have are those that the table gives its replica.
+#[tokio::test]
+async fn a_block_that_takes_too_much_memory_is_killed_and_the_agent_lives() {
+    let limits = r#"memory = "2Gi" }"#;
+    let table = put_in(&shipped(), "agents.coding.deployment", limits, r#"memory = "64Mi" }"#);
+    let limits = r#"memory = "4Gi" }"#;
+    let table = put_in(&table, "agents.coding.deployment", limits, r#"memory = "256Mi" }"#);
+    let yard = yard(&table).start().await;
+    yard.until_replicas("coding", 1).await;
+    if yard.log.line("up | memory limits are enforced by ").await.contains("cgroup") {
+        let hungry = "```python\nx = b'x' * 600_000_000\nprint('fed')\n```\n";
+        let reply = yard.ask("coding", hungry).await;
+        assert_eq!(reply["metadata"]["runs"][0]["signal"], 9, "{reply}");
+    }
+    yard.ask("coding", "```sh\ntrue\n```\n").await;
+    let log = yard.log.clone();
+    yard.end().await;
+    log.line("up | coding-1 stopped: it exited with status 0").await;
+    assert!(log.with("out of memory").is_empty());
 }
 
 #[tokio::test]

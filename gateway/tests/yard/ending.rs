@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::gate;
 use crate::harness::{Yard, until, yard};
-use crate::processes::{arguments, descendants, until_gone};
+use crate::processes::{descendants, until_gone};
 use crate::table::{put, shipped, shipped_on};
 
 /// The cgroup of the yard, where there is one.
@@ -32,13 +32,8 @@ fn check_limits(group: &Path, yard: &Yard) {
 
 /// The replicas and the block that one of them runs.
 async fn all_processes(yard: &Yard) -> Vec<u32> {
-    let mut all = Vec::new();
-    until("the block runs", async || {
-        all = descendants(yard.pid());
-        all.iter().any(|pid| arguments(*pid).iter().any(|word| word == "block-2.sh"))
-    })
-    .await;
-    all
+    gate::process(yard).await;
+    descendants(yard.pid())
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::harness::{Yard, until};
+use crate::processes;
 use crate::stream::{Event, Stream};
 
 /// The input: one block that ends, one that waits.
@@ -38,6 +39,18 @@ impl Waiting {
         open(&self.folder);
         self.stream.good(self.events).await
     }
+}
+
+/// Waits for the second block's process.
+pub async fn process(yard: &Yard) -> u32 {
+    let is_block = |pid: &u32| processes::arguments(*pid).iter().any(|word| word == "block-2.sh");
+    let mut found = None;
+    until("the second block runs", async || {
+        found = processes::descendants(yard.pid()).into_iter().find(is_block);
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
 }
 
 /// Waits for the second block; gives the folder in which it is.

@@ -182,6 +182,17 @@ impl Yard {
         command
     }
 
+    /// A shell that stops at the first error, with `switchyard` in its path.
+    pub fn shell(&self, script: &str) -> Command {
+        let binaries = Path::new(env!("CARGO_BIN_EXE_switchyard")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-eu", "-c", script]).current_dir(project()).kill_on_drop(true);
+        command.env("PATH", format!("{}:{path}", binaries.display()));
+        command.env("SWITCHYARD_URL", &self.url).env("SWITCHYARD_ADMIN_URL", &self.admin);
+        command
+    }
+
     /// Calls an agent; the reply may be an error.
     pub async fn post(&self, agent: &str, body: &Value) -> reqwest::Response {
         let url = format!("{}/agents/{agent}/invoke", self.url);

@@ -28,7 +28,8 @@ pub struct Failure {
 }
 
 impl Load {
-    /// Starts so many clients: every other one takes a new connection for each request.
+    /// Starts so many clients: every other one takes a new connection for each request, and every
+    /// third asks for events.
     pub fn start(yard: &Yard, agent: &str, clients: usize) -> Load {
         let url = format!("{}/agents/{agent}/invoke", yard.url);
         let (stop, good) = (watch::Sender::new(false), watch::Sender::new(0));
@@ -37,7 +38,8 @@ impl Load {
             let keep = if n % 2 == 0 { usize::MAX } else { 0 };
             let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(keep);
             let client = client.build().unwrap();
-            all.spawn(call(client, url.clone(), stop.subscribe(), good.clone()));
+            let caller = Caller { client, url: url.clone(), events: n % 3 == 2 };
+            all.spawn(caller.run(stop.subscribe(), good.clone()));
         }
         Load { stop, good, clients: all }
     }
@@ -62,29 +64,39 @@ impl Load {
     }
 }
 
-async fn call(
+struct Caller {
     client: reqwest::Client,
     url: String,
-    stop: watch::Receiver<bool>,
-    good: watch::Sender<usize>,
-) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    while !*stop.borrow() {
-        let began = Instant::now();
-        match once(&client, &url).await {
-            Ok(()) => good.send_modify(|good| *good += 1),
-            Err(what) => failures.push(Failure { began, what }),
-        }
-    }
-    failures
+    events: bool,
 }
 
-/// One call; the error is what went wrong, for people.
-async fn once(client: &reqwest::Client, url: &str) -> Result<(), String> {
-    let reply = client.post(url).json(&json!({"input": "What is a replica?"})).send().await;
-    let reply = reply.map_err(|error| format!("{error:?}"))?;
-    let status = reply.status();
-    let body = reply.text().await.map_err(|error| format!("{status}, then {error:?}"))?;
-    let whole = serde_json::from_str::<Value>(&body).is_ok_and(|body| body["output"].is_string());
-    if status == 200 && whole { Ok(()) } else { Err(format!("{status} {body}")) }
+impl Caller {
+    async fn run(self, stop: watch::Receiver<bool>, good: watch::Sender<usize>) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        while !*stop.borrow() {
+            let began = Instant::now();
+            match self.call().await {
+                Ok(()) => good.send_modify(|good| *good += 1),
+                Err(what) => failures.push(Failure { began, what }),
+            }
+        }
+        failures
+    }
+
+    /// One call; the error is what went wrong, for people.
+    async fn call(&self) -> Result<(), String> {
+        let body = json!({"input": "What is a replica?", "stream": self.events});
+        let reply = self.client.post(&self.url).json(&body).send().await;
+        let reply = reply.map_err(|error| format!("{error:?}"))?;
+        let status = reply.status();
+        let text = reply.text().await.map_err(|error| format!("{status}, then {error:?}"))?;
+        let is_final = |event: &str| event.starts_with("event: final\ndata: {");
+        let whole = match self.events {
+            true => text.trim_end().rsplit("\n\n").next().is_some_and(is_final),
+            false => {
+                serde_json::from_str(&text).is_ok_and(|reply: Value| reply["output"].is_string())
+            }
+        };
+        if status == 200 && whole { Ok(()) } else { Err(format!("{status} {text}")) }
+    }
 }

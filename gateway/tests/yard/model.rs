@@ -65,6 +65,11 @@ impl Completion {
         self.call.chunk(right).await;
     }
 
+    /// Waits until nobody listens any more.
+    pub async fn left(mut self) {
+        self.call.gone().await;
+    }
+
     /// Ends the answer well.
     pub async fn end(mut self) {
         let finish = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});

@@ -128,3 +128,18 @@ async fn an_answer_that_breaks_off_ends_in_an_error_and_never_looks_whole() {
     assert_eq!((events.last().unwrap().name.as_str(), end), ("error", End::Broken));
     yard.end().await;
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_stops_the_model_behind_both_hops() {
+    let mut model = Model::start().await;
+    let yard = with_model(&model).await;
+    let stream = opened(&yard).await;
+    let mut completion = model.asked().await;
+    completion.begin().await;
+    completion.say("Once upon").await;
+    let mut stream = stream.await.unwrap();
+    stream.until("token").await;
+    drop(stream);
+    completion.left().await;
+    yard.end().await;
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::harness::{Yard, outcome, soon, switchyard, yard};
+use crate::harness::{Yard, outcome, project, soon, switchyard, until, yard};
 use crate::stream::tokens;
 use crate::table::shipped;
 
@@ -90,4 +90,49 @@ async fn the_shipped_table_passes_the_strict_check() {
     let (code, out, err) = outcome(soon("the check", check.output()).await.unwrap());
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(out.contains("2 agents (coding, qa)"), "{out}");
+}
+
+/// The `sh` blocks of the README's tour.
+fn tour() -> Vec<String> {
+    let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
+    let tour = readme.split("\n## ").find(|part| part.starts_with("A tour")).expect("a tour");
+    let blocks = tour.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Waits until everything runs that the table wants.
+async fn settled(yard: &Yard) {
+    until("all replicas are ready", async || {
+        let state = yard.api("agents").await;
+        state["agents"].as_array().unwrap().iter().all(|agent| agent["ready"] == agent["desired"])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_tour_of_the_readme_works_as_it_is_written() {
+    let yard = yard(&shipped()).start().await;
+    ready(&yard).await;
+    let blocks = tour();
+    assert!(blocks.len() >= 5, "{blocks:?}");
+    for block in blocks {
+        // Another port, another file, and an end.
+        let block = block
+            .replace("http://127.0.0.1:8080", &yard.url)
+            .replace("config/switchyard.toml", yard.file().to_str().unwrap())
+            .replace("status --watch", "status");
+        let generation = yard.api("table").await["generation"].as_u64().unwrap();
+        let before = std::fs::read(yard.file()).unwrap();
+        let (code, out, err) = outcome(soon(&block, yard.shell(&block).output()).await.unwrap());
+        assert_eq!(code, Some(0), "{block}: {err}");
+        if std::fs::read(yard.file()).unwrap() == before {
+            assert!(!out.is_empty() && !out.contains("urn:switchyard:error"), "{block}: {out}");
+        } else {
+            yard.until_generation(generation + 1).await;
+            settled(&yard).await;
+        }
+    }
+    yard.until_replicas("qa", 2).await;
+    assert_eq!(yard.replicas("qa").len(), 3, "two of qa, one of the new type");
+    yard.end().await;
 }

@@ -37,6 +37,7 @@ pub(super) struct Running {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exit {
     status: ExitStatus,
+    /// Whether the kernel killed something under its limit, itself or what it ran.
     out_of_memory: bool,
 }
 
@@ -178,14 +179,18 @@ impl fmt::Display for NotStarted {
 }
 
 impl fmt::Display for Exit {
-    /// `exited with status 3`, `was killed by SIGKILL: out of memory`.
+    /// `exited with status 3`, `was killed by SIGKILL: out of memory`. One that ended well outlived
+    /// whatever was killed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => write!(f, "exited with status {code}")?,
             (None, Some(signal)) => write!(f, "was killed by {}", signal_name(signal))?,
             (None, None) => f.write_str("ended")?,
         }
-        if self.out_of_memory { f.write_str(": out of memory") } else { Ok(()) }
+        if self.out_of_memory && !self.status.success() {
+            f.write_str(": out of memory")?;
+        }
+        Ok(())
     }
 }
 
@@ -222,6 +227,7 @@ mod tests {
         };
         assert_eq!(exit(3 << 8, false), "exited with status 3");
         assert_eq!(exit(9, true), "was killed by SIGKILL: out of memory");
+        assert_eq!(exit(0, true), "exited with status 0");
         assert_eq!(exit(11, false), "was killed by SIGSEGV");
         assert_eq!(exit(34, false), "was killed by signal 34");
     }
