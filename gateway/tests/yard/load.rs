@@ -87,9 +87,18 @@ impl Caller {
     async fn call(&self) -> Result<(), String> {
         let body = json!({"input": "What is a replica?", "stream": self.events});
         let reply = self.client.post(&self.url).json(&body).send().await;
-        let reply = reply.map_err(|error| format!("{error:?}"))?;
+        let mut reply = reply.map_err(|error| format!("{error:?}"))?;
         let status = reply.status();
-        let text = reply.text().await.map_err(|error| format!("{status}, then {error:?}"))?;
+        let mut text = Vec::new();
+        let end = loop {
+            match reply.chunk().await {
+                Ok(Some(piece)) => text.extend_from_slice(&piece),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let text = String::from_utf8_lossy(&text);
+        end.map_err(|error| format!("{status} {text}, then {error:?}"))?;
         let is_final = |event: &str| event.starts_with("event: final\ndata: {");
         let whole = match self.events {
             true => text.trim_end().rsplit("\n\n").next().is_some_and(is_final),
