@@ -53,7 +53,7 @@ pub(super) async fn run(yard: Arc<Yard>, wanted: watch::Receiver<Wanted>) {
             return;
         }
         tokio::select! {
-            Some(event) = told.recv() => crew.note(event, &wanted),
+            Some(event) = told.recv() => crew.note(event),
             // The supervisor keeps the sender until the crew has left.
             Ok(()) = crew.wanted.changed() => {}
         }
@@ -61,7 +61,8 @@ pub(super) async fn run(yard: Arc<Yard>, wanted: watch::Receiver<Wanted>) {
 }
 
 impl Crew {
-    /// Does what the plan says: who goes leaves the list first.
+    /// Does what the plan says: who goes leaves the list first, and who has come is on it before
+    /// anybody is told.
     fn step(&mut self, wanted: &Wanted) {
         let replicas = if wanted.leave { 0 } else { wanted.replicas };
         let seats: Vec<_> = self.seats(&wanted.spec).collect();
@@ -74,6 +75,9 @@ impl Crew {
         }
         if !wanted.leave {
             self.list(wanted);
+            if self.members.values().any(|member| member.ready.is_some()) {
+                self.yard.announce(&wanted.spec.agent);
+            }
         }
         for member in stop.iter().filter_map(|id| self.members.get(id)) {
             member.stop.send_replace(Some(wanted.grace));
@@ -110,12 +114,11 @@ impl Crew {
         tokio::spawn(life.run());
     }
 
-    fn note(&mut self, event: Event, wanted: &Wanted) {
+    fn note(&mut self, event: Event) {
         match event {
             Event::Ready(id, replica) => {
                 if let Some(member) = self.members.get_mut(&id).filter(|member| !member.leaving) {
                     member.ready = Some(replica);
-                    self.yard.announce(&wanted.spec.agent);
                 }
             }
             Event::Down(id) => {
