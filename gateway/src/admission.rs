@@ -74,12 +74,17 @@ impl Admission {
         }
     }
 
+    /// Takes a place if one is free and nobody waits for it.
+    pub fn try_enter(&self) -> bool {
+        self.queued() == 0 && self.try_take()
+    }
+
     /// Takes a place, first come first served. Dropping the future leaves the line.
     ///
     /// # Errors
     /// `queue-full` at once, `queue-timeout` after `queue.timeout`.
     pub async fn enter(&self, queue: config::Queue) -> Result<(), Error> {
-        if self.queued() == 0 && self.try_take() {
+        if self.try_enter() {
             return Ok(());
         }
         let (turn, my_turn) = oneshot::channel();

@@ -192,14 +192,6 @@ pub async fn while_reading<T>(
     .await
 }
 
-/// What a future has to say without waiting.
-pub fn now_or_never<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {
-        Poll::Ready(done) => Some(done),
-        Poll::Pending => None,
-    }
-}
-
 /// The 413 with its numbers.
 #[must_use]
 pub fn too_large(max: u64) -> Error {

@@ -114,7 +114,8 @@ pub async fn exchange(
     loop {
         let connection = match terms.connections.idle(terms.endpoint, &terms.settings.keepalive) {
             Some(connection) => connection,
-            None => match connect(terms).await {
+            // On the heap: few requests need one, and every request's future would be that large.
+            None => match Box::pin(connect(terms)).await {
                 Ok(connection) => connection,
                 Err(failure) => return Err(failure.unsent(request)),
             },

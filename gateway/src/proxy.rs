@@ -21,7 +21,7 @@ use self::attempts::Attempts;
 use self::record::Record;
 use self::reply::{Exchange, Reply, Shape};
 use self::worker::{Client, Worker};
-use crate::body::{Limits, Source, now_or_never, sse, too_large, while_reading};
+use crate::body::{Limits, Source, sse, too_large, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
 use crate::router::type_of_body::{BodyError, Scanner};
@@ -242,12 +242,17 @@ async fn enter(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error
     if agent.ready() == 0 {
         return Err(no_endpoint(agent));
     }
-    let mut permit = pin!(Permit::of(agent));
-    if let Some(permit) = now_or_never(permit.as_mut()) {
-        return permit;
+    match Permit::at_once(agent) {
+        Some(permit) => Ok(permit),
+        // On the heap: few requests wait, and every request's future has the size of all it may do.
+        None => Box::pin(wait(agent, ahead)).await,
     }
+}
+
+async fn wait(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error> {
+    let mut permit = pin!(Permit::of(agent));
     match ahead {
-        Some(source) => while_reading(permit, source).await?,
+        Some(source) => while_reading(permit.as_mut(), source).await?,
         None => permit.await,
     }
 }

@@ -471,6 +471,13 @@ impl Permit {
         Ok(Self { agent: agent.clone(), held: false })
     }
 
+    /// A place, if there is one without waiting.
+    #[must_use]
+    pub fn at_once(agent: &AgentRef) -> Option<Self> {
+        let free = agent.state.admission.try_enter();
+        free.then(|| Self { agent: agent.clone(), held: false })
+    }
+
     /// Counts it as held from now on: the client left, the agent goes on.
     pub fn hold(&mut self) {
         self.agent.state.admission.hold();

@@ -58,7 +58,7 @@ impl Attempts {
     pub(super) async fn run(self, call: &Call, record: &mut Record) -> Outcome {
         let (notes, outcome) = match self.agent.settings.on_disconnect {
             config::OnDisconnect::Cancel => self.all(&call.worker).await,
-            config::OnDisconnect::Continue => self.beside(call).await?,
+            config::OnDisconnect::Continue => Box::pin(self.beside(call)).await?,
         };
         record.endpoint = notes.endpoint;
         record.retries = notes.retries;
@@ -104,7 +104,7 @@ impl Attempts {
         loop {
             let session = self.session.as_ref().map(HeaderValue::as_bytes);
             let Some(lease) = self.agent.pick(session, &tried) else {
-                if let Err(error) = self.wait_again(worker, &mut waits).await {
+                if let Err(error) = Box::pin(self.wait_again(worker, &mut waits)).await {
                     return (notes, Err(error));
                 }
                 continue;
