@@ -7,13 +7,6 @@ use crate::harness::{Yard, until, yard};
 use crate::processes::{descendants, until_gone};
 use crate::table::{put, shipped, shipped_on};
 
-/// The cgroup of the yard, where there is one.
-async fn group(yard: &Yard) -> Option<PathBuf> {
-    let line = yard.log.line("up | memory limits are enforced by ").await;
-    let path = line.split_once('(')?.1.strip_suffix(')')?;
-    line.contains("cgroup").then(|| path.into())
-}
-
 /// Every replica is under the limit that the table gives it.
 fn check_limits(group: &Path, yard: &Yard) {
     let read = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default();
@@ -41,7 +34,7 @@ async fn ctrl_c_finishes_an_open_stream_and_leaves_nothing_behind() {
     let mut yard = yard(&shipped()).start().await;
     yard.until_replicas("qa", 1).await;
     yard.until_replicas("coding", 1).await;
-    let group = group(&yard).await;
+    let group = yard.group().await;
     if let Some(group) = &group {
         check_limits(group, &yard);
     }
@@ -71,7 +64,7 @@ async fn ctrl_c_finishes_an_open_stream_and_leaves_nothing_behind() {
 async fn a_second_ctrl_c_ends_everything_at_once() {
     let mut yard = yard(&shipped()).start().await;
     yard.until_replicas("coding", 1).await;
-    let group = group(&yard).await;
+    let group = yard.group().await;
     let mut waiting = gate::waiting(&yard, "coding").await;
     let processes = all_processes(&yard).await;
     yard.interrupt();

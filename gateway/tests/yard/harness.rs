@@ -248,6 +248,13 @@ impl Yard {
         processes::children(self.pid()).into_iter().filter(is).collect()
     }
 
+    /// The cgroup under which its replicas are, where the machine lets it make one.
+    pub async fn group(&self) -> Option<PathBuf> {
+        let line = self.log.line("up | memory limits are enforced by ").await;
+        let (_, of_version) = line.split_once(" enforced by cgroup v")?;
+        Some(of_version.split_once('(')?.1.strip_suffix(')')?.into())
+    }
+
     /// Ctrl-C.
     pub fn interrupt(&self) {
         let group = Pid::from_raw(self.pid().cast_signed()).unwrap();
