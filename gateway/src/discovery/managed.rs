@@ -31,13 +31,18 @@ pub struct Replica {
     pub memory_bytes: Arc<AtomicU64>,
 }
 
-/// What the table lists, but for the agents that are run: their replicas.
+/// What the table lists, but for the agents that are run: their replicas. Until the first of them
+/// is ready, an agent that has listed endpoints keeps those, so that an edit which begins to run an
+/// agent drops nothing.
 #[must_use]
 pub fn find(table: &config::Table, fleet: &Fleet) -> Found {
     let mut found = listed::find(table);
     for (name, agent) in fleet {
         let endpoints: Vec<_> =
             agent.replicas.iter().map(|replica| replica.endpoint.clone()).collect();
+        if endpoints.is_empty() && found.get(name).is_some_and(|listed| !listed.is_empty()) {
+            continue;
+        }
         let service = table.agents.get(name).and_then(|agent| agent.service.as_ref());
         let versions = table.agents.values().flat_map(|agent| {
             let named = agent.versions.iter().filter(|version| Some(&version.service) == service);
@@ -49,4 +54,26 @@ pub fn find(table: &config::Table, fleet: &Fleet) -> Found {
         found.insert(name.clone(), endpoints);
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(replicas: Vec<Replica>) -> Found {
+        let text =
+            "[agents.qa]\nendpoints = [\"http://127.0.0.1:1\"]\n[agents.new]\nservice = \"new\"\n";
+        let table = config::parse(text, "t").unwrap().table;
+        let agent = || ManagedAgent { desired: 1, replicas: replicas.clone() };
+        find(&table, &Fleet::from([("qa".into(), agent()), ("new".into(), agent())]))
+    }
+
+    #[test]
+    fn listed_endpoints_serve_until_the_first_replica_is_ready() {
+        let none = found(vec![]);
+        assert_eq!((none["qa"][0].port, none["new"].len()), (1, 0));
+        let endpoint = config::Endpoint { host: "127.0.0.1".into(), port: 2 };
+        let one = found(vec![Replica { endpoint, memory_bytes: Arc::default() }]);
+        assert_eq!((one["qa"].len(), one["qa"][0].port, one["new"][0].port), (1, 2, 2));
+    }
 }
