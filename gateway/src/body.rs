@@ -3,10 +3,11 @@
 
 pub mod sse;
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +45,10 @@ struct Inner {
     declared: bool,
     kept: Vec<Bytes>,
     kept_bytes: usize,
+    /// Attempts so far: only the latest gets anything.
+    attempts: u32,
+    /// Who waits for more in the latest attempt.
+    waiting: Option<Waker>,
     /// Pieces of `kept` that the latest attempt has taken.
     sent: usize,
     /// Something passed that was not kept.
@@ -54,6 +59,8 @@ struct Inner {
     fault: Option<Code>,
     pause: Option<Pin<Box<Sleep>>>,
     last: Instant,
+    /// See [`Source::hold`].
+    held: Option<Box<dyn Any>>,
 }
 
 impl Source {
@@ -69,6 +76,8 @@ impl Source {
             declared,
             kept: Vec::new(),
             kept_bytes: 0,
+            attempts: 0,
+            waiting: None,
             sent: 0,
             lost: false,
             trailers: None,
@@ -77,13 +86,24 @@ impl Source {
             fault: None,
             pause: None,
             last: Instant::now(),
+            held: None,
         })))
     }
 
-    /// One attempt's view, from the first byte on.
+    /// Drops `guard` when nobody reads the body any more, which may be long after the answer.
+    pub fn hold(&self, guard: impl Any) {
+        self.0.borrow_mut().held = Some(Box::new(guard));
+    }
+
+    /// One attempt's view, from the first byte on. That of an earlier attempt breaks off: over
+    /// HTTP/2 it may still be being sent to an agent that has declined already.
     #[must_use]
     pub fn attempt(&self) -> RequestBody {
-        RequestBody { source: self.clone(), next: 0, trailers_sent: false }
+        let mut inner = self.0.borrow_mut();
+        inner.attempts += 1;
+        inner.waiting.take().into_iter().for_each(Waker::wake);
+        let attempt = inner.attempts;
+        RequestBody { source: self.clone(), attempt, next: 0, trailers_sent: false }
     }
 
     /// Whether another attempt would send all of it.
@@ -291,6 +311,7 @@ impl Inner {
 /// One attempt's view of a request's body: what was kept, then what comes.
 pub struct RequestBody {
     source: Source,
+    attempt: u32,
     next: usize,
     trailers_sent: bool,
 }
@@ -310,6 +331,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
         let mut inner = this.source.0.borrow_mut();
+        if this.attempt != inner.attempts {
+            return Poll::Ready(Some(Err(Broken(Code::UpstreamReset))));
+        }
         if let Some(data) = inner.kept.get(this.next).cloned() {
             this.next += 1;
             inner.sent = this.next;
@@ -319,7 +343,10 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let kept = inner.kept.len();
-        let piece = ready!(inner.poll_receive(cx, false));
+        let Poll::Ready(piece) = inner.poll_receive(cx, false) else {
+            inner.waiting.get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
+            return Poll::Pending;
+        };
         this.next += inner.kept.len() - kept;
         inner.sent = this.next;
         Poll::Ready(match piece {

@@ -165,6 +165,11 @@ fn connect_failure(endpoint: &Endpoint, error: ConnectError) -> Failure {
             let error = Error::new(Code::DnsFailed, text).because(cause);
             Failure::new(error, Chance::NotBegun, Blame::Failed)
         }
+        ConnectError::Io(cause) if is_ours(&cause) => {
+            let text = "the gateway has no descriptor or port left for a connection";
+            let error = Error::new(Code::Overloaded, text).because(cause);
+            Failure::new(error, Chance::None, Blame::None)
+        }
         ConnectError::Io(cause) => {
             let blame = match cause.kind() {
                 ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Blame::Refused,
@@ -178,6 +183,13 @@ fn connect_failure(endpoint: &Endpoint, error: ConnectError) -> Failure {
             Failure::new(error.because(cause), Chance::NotBegun, Blame::Failed)
         }
     }
+}
+
+/// Whether a connection failed for want of something that the gateway itself lacks.
+fn is_ours(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let wanting = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| wanting.iter().any(|e| e.raw_os_error() == code))
 }
 
 fn total_timeout(terms: &Terms<'_>) -> Failure {
@@ -194,10 +206,14 @@ async fn send(
     let done = |response, carrier| Answer { response, carrier, first_byte: begun.elapsed() };
     match connection {
         Connection::Http1(mut http1) => {
+            let before = http1.received();
             let sending = http1.sender.try_send_request(for_http1(request, terms.endpoint));
             match before_first_byte(terms, begun, sending).await? {
                 Ok(response) => Ok(done(response, Carrier::Http1(http1))),
-                Err(failed) => Err(send_failure(terms, failed, http1.reused)),
+                Err(failed) => {
+                    let died_idle = http1.reused && http1.received() == before;
+                    Err(send_failure(terms, failed, died_idle))
+                }
             }
         }
         Connection::Http2(http2) => {
@@ -236,10 +252,11 @@ async fn before_first_byte<T>(
     }
 }
 
+/// `died_idle`: the connection had served before, and nothing came on it for this request.
 fn send_failure(
     terms: &Terms<'_>,
     mut failed: TrySendError<Request<RequestBody>>,
-    reused: bool,
+    died_idle: bool,
 ) -> Failure {
     if let Some(fault) = terms.source.fault() {
         return Failure::new(fault, Chance::None, Blame::None);
@@ -249,7 +266,7 @@ fn send_failure(
     let error = |code, text: &str| Error::new(code, text);
     if let Some(request) = unsent {
         let error = error(Code::UpstreamReset, "the replica closed the connection").because(cause);
-        let blame = if reused { Blame::None } else { Blame::Failed };
+        let blame = if died_idle { Blame::None } else { Blame::Failed };
         return Failure::new(error, Chance::NotBegun, blame).unsent(request);
     }
     if is_refused_stream(&cause) {
@@ -261,7 +278,7 @@ fn send_failure(
         return Failure::new(error.because(cause), Chance::None, Blame::Failed);
     }
     let text = "the replica closed the connection before it answered; it may have begun the work";
-    let (chance, blame) = match reused {
+    let (chance, blame) = match died_idle {
         true => (Chance::Unknown, Blame::None),
         false if is_reset(&cause) => (Chance::None, Blame::Refused),
         false => (Chance::None, Blame::Failed),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -79,8 +80,17 @@ pub struct Http1 {
     pub sender: http1::SendRequest<RequestBody>,
     /// Whether it has served a request before.
     pub reused: bool,
+    wire: Arc<Wire>,
     _task: Task,
     born: Instant,
+}
+
+impl Http1 {
+    /// Bytes that the agent has sent on it so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.wire.received()
+    }
 }
 
 /// A share in an HTTP/2 connection.
@@ -273,18 +283,19 @@ async fn dial(address: &config::Endpoint) -> Result<TcpStream, ConnectError> {
 }
 
 async fn handshake1(stream: TcpStream) -> Result<Http1, ConnectError> {
+    let wire = Wire::new(stream);
     let (sender, connection) = http1::Builder::new()
         .writev(false)
         .max_headers(RESPONSE_FIELDS_MAX)
         .max_header_size(RESPONSE_HEAD_MAX)
         .max_buf_size(READ_BUFFER_MAX)
-        .handshake(Wire::new(stream).socket(bytes::Bytes::new()))
+        .handshake(wire.socket(bytes::Bytes::new()))
         .await
         .map_err(ConnectError::Handshake)?;
     // What goes wrong there is told to the request or the body that it went wrong for.
     let task = tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
     let task = Task(task.abort_handle());
-    Ok(Http1 { sender, reused: false, _task: task, born: Instant::now() })
+    Ok(Http1 { sender, reused: false, wire, _task: task, born: Instant::now() })
 }
 
 async fn handshake2(stream: TcpStream) -> Result<Http2, ConnectError> {

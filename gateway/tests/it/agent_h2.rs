@@ -43,15 +43,22 @@ pub struct H2Reply {
 impl H2Agent {
     /// An agent whose streams the test answers by hand.
     pub async fn manual() -> H2Agent {
-        H2Agent::start(0).await
+        H2Agent::start(None).await
     }
 
     /// As [`H2Agent::manual`], but its first connection answers the first request by a GOAWAY.
     pub async fn leaving_first() -> H2Agent {
-        H2Agent::start(1).await
+        H2Agent::start(Some(0)).await
     }
 
-    async fn start(goaways: usize) -> H2Agent {
+    /// As [`H2Agent::leaving_first`], but the GOAWAY names the stream as begun; then the connection
+    /// dies.
+    pub async fn dying_first() -> H2Agent {
+        H2Agent::start(Some(1)).await
+    }
+
+    /// `goaway_of_first`: the last stream that the first connection says it has begun.
+    async fn start(goaway_of_first: Option<u8>) -> H2Agent {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, calls) = mpsc::unbounded_channel();
@@ -63,10 +70,9 @@ impl H2Agent {
                 let connection = counted.fetch_add(1, Ordering::SeqCst);
                 let sender = sender.clone();
                 connections.spawn(async move {
-                    if connection < goaways {
-                        let _ = goaway(stream).await;
-                    } else {
-                        serve(stream, connection, sender).await;
+                    match goaway_of_first.filter(|_| connection == 0) {
+                        Some(last) => drop(goaway(stream, last).await),
+                        None => serve(stream, connection, sender).await,
                     }
                 });
             }
@@ -100,12 +106,12 @@ async fn serve(stream: TcpStream, connection: usize, sender: mpsc::UnboundedSend
     }
 }
 
-/// Answers the first request of a connection by a GOAWAY that says: no stream was begun. (Frame by
-/// frame, for h2 itself would name the stream as begun.)
-async fn goaway(mut stream: TcpStream) -> std::io::Result<()> {
+/// Answers the first request of a connection by a GOAWAY that says: no stream after `last` was
+/// begun. (Frame by frame, for h2 itself would name the stream as begun and go on.)
+async fn goaway(mut stream: TcpStream, last: u8) -> std::io::Result<()> {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
+    let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0];
     stream.read_exact(&mut [0; 24]).await?;
     stream.write_all(&SETTINGS).await?;
     loop {
@@ -114,7 +120,7 @@ async fn goaway(mut stream: TcpStream) -> std::io::Result<()> {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await?;
         if head[3] == HEADERS {
-            return stream.write_all(&GOAWAY).await;
+            return stream.write_all(&goaway).await;
         }
     }
 }

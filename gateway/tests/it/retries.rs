@@ -263,3 +263,56 @@ async fn a_reply_has_nothing_of_the_attempt_before() {
     assert!(!reply.headers.has("x-old") && !reply.headers.has("retry-after"));
     assert_eq!(agent_.count(), 2);
 }
+
+#[tokio::test]
+async fn who_has_not_begun_gets_no_more_of_the_body() {
+    let (mut one, mut two) = (H2Agent::manual().await, H2Agent::manual().await);
+    let gateway = gateway(&[one.addr, two.addr], "protocol = \"h2c\"").await;
+    for http in BOTH {
+        // More than half a window, so that reading it is told to the gateway.
+        let first = "x".repeat(40_000);
+        let asked = ask("POST", "/agents/qa/x").open_body(first.clone());
+        let mut open = gateway.open(http, asked).await;
+        let (mut call, other) = tokio::select! {
+            call = one.call() => (call, &mut two),
+            call = two.call() => (call, &mut one),
+        };
+        let headers = [("x-switchyard-not-begun", "1"), ("content-length", "0")];
+        // It answers before it reads, and reads on nevertheless.
+        call.begin(503, &headers).end("");
+        let mut again = other.call().await;
+        let mut got = 0;
+        while got < first.len() {
+            got += again.piece().await.unwrap().unwrap().len();
+        }
+        while let Some(Ok(_)) = call.piece().await {}
+        for n in 0..20 {
+            let piece = format!("piece {n} ");
+            open.send(piece.clone()).await;
+            assert_eq!(again.piece().await.unwrap().unwrap(), piece, "{http:?}");
+        }
+        open.finish().await;
+        assert_eq!(again.whole().await, b"");
+        again.json("{}");
+        open.whole().await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_a_goaway_leaves_open_is_not_tried_again_when_its_connection_dies() {
+    let agent_ = H2Agent::dying_first().await;
+    let gateway = gateway(&[agent_.addr], "protocol = \"h2c\"").await;
+    let open = gateway.open(Http::One, post("/agents/qa/x", "body")).await;
+    open.whole().await.error("upstream-reset");
+    assert_eq!(agent_.accepts(), 1);
+}
+
+#[tokio::test]
+async fn a_reply_that_has_begun_is_not_asked_for_again() {
+    let agent_ = good_then(1, |mut call| async move { call.send("HTTP/1.1 20").await }).await;
+    let gateway = gateway(&[agent_.addr], UNBOUNDED).await;
+    let mut conn = gateway.client().connect().await;
+    conn.ask(get("/agents/qa/x")).await.ok();
+    conn.ask(get("/agents/qa/x")).await.error("upstream-reset");
+    assert_eq!(agent_.count(), 2);
+}
