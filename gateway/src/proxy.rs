@@ -44,7 +44,8 @@ pub async fn respond(
     let mut record = Record::new(&worker, &client, head, id, access_log);
     let version = request.version();
     let call = Call { worker, client, current };
-    let mut response = match handle(&call, request, &mut record).await {
+    let handled = unless_cut(&call.worker, handle(&call, request, &mut record)).await;
+    let mut response = match handled {
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
             record.done();
@@ -74,6 +75,20 @@ pub async fn respond(
     Ok(response)
 }
 
+/// What has no answer when `drain_timeout` is over is told so.
+async fn unless_cut(
+    worker: &Worker,
+    handling: impl Future<Output = Result<Handled, Error>>,
+) -> Result<Handled, Error> {
+    tokio::select! {
+        biased;
+        handled = handling => handled,
+        () = worker.until_cut() => {
+            Err(Error::new(Code::Draining, "the gateway shuts down before there was an answer"))
+        }
+    }
+}
+
 /// What every step of one request has at hand.
 struct Call {
     worker: Rc<Worker>,
@@ -101,6 +116,9 @@ async fn handle(
     let (mut parts, incoming) = request.into_parts();
     well_formed(&parts)?;
     let source = Source::new(incoming, limits(&call.current), headers::trailers);
+    if source.ended_at().is_none() {
+        source.hold(record.busy.clone());
+    }
     let target = match find(call, &parts, &source).await? {
         Route::Agent(target) => target,
         other => return Ok(Handled::Own(own_answer(&call.current, &other))),

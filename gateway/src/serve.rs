@@ -6,7 +6,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -15,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::error::{Code, Error};
 use crate::forward::io::Wire;
-use crate::proxy::worker::Worker;
+use crate::proxy::worker::{Client, Worker};
 use crate::shared::{Phase, Shared};
 use crate::table::View;
 
@@ -204,16 +203,15 @@ async fn pause(error: &io::Error) {
 }
 
 fn take(shared: &Arc<Shared>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let open = shared.connections.fetch_add(1, Relaxed) + 1;
-    let counted = Counted(Arc::clone(shared));
+    let connected = shared.connected();
     let wire = Wire::new(stream);
-    if open > shared.max_connections {
+    if shared.is_crowded() {
         return shed(&wire, worker);
     }
     let (worker, open) = (Rc::clone(worker), worker.open());
     tokio::task::spawn_local(async move {
-        let _until_the_end = (counted, open);
-        connection::run(worker, wire, peer).await;
+        let _until_the_end = open;
+        connection::run(worker, Client::new(peer, wire, connected)).await;
     });
 }
 
@@ -236,13 +234,4 @@ fn shed(wire: &Wire, worker: &Worker) {
     // A socket that takes not even this is not worth waiting for.
     let _ = wire.stream().try_write(text.as_bytes());
     wire.close_write();
-}
-
-/// A client connection that counts.
-struct Counted(Arc<Shared>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
 }

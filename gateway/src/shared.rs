@@ -1,7 +1,7 @@
 //! What all threads of a gateway share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::metrics::Metrics;
 use crate::table::Tables;
@@ -29,4 +29,28 @@ pub struct Shared {
     pub connections: AtomicUsize,
     /// Most of them.
     pub max_connections: usize,
+}
+
+impl Shared {
+    /// Counts a client connection until it is dropped.
+    #[must_use]
+    pub fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Relaxed);
+        Connected(Arc::clone(self))
+    }
+
+    /// Whether there are more connections than there may be.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.connections.load(Relaxed) > self.max_connections
+    }
+}
+
+/// A client connection that counts, as a tunnel too.
+pub struct Connected(Arc<Shared>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
 }

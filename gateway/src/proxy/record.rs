@@ -18,7 +18,8 @@ use crate::table::AgentRef;
 pub struct Record {
     worker: Rc<Worker>,
     client: Rc<Client>,
-    _busy: Busy,
+    /// Dropped with the record; the request's body has its own.
+    pub busy: Busy,
     begun: Instant,
     method: Method,
     uri: Uri,
@@ -58,7 +59,7 @@ impl Record {
     ) -> Self {
         Self {
             worker: Rc::clone(worker),
-            _busy: client.busy(),
+            busy: client.busy(),
             client: Rc::clone(client),
             begun: Instant::now(),
             method: method.clone(),

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::task::AbortHandle;
@@ -64,7 +65,7 @@ pub struct Exchange {
 pub struct Streamed {
     /// Shared with the watchdog, and empty once the exchange is over.
     exchange: Rc<RefCell<Option<Exchange>>>,
-    watchdog: Option<AbortHandle>,
+    watchdog: Option<Watchdog>,
     record: Record,
     worker: Rc<Worker>,
     client: Rc<Client>,
@@ -78,8 +79,13 @@ pub struct Streamed {
     ending: Option<Ending>,
     /// The agent's last byte was given to hyper.
     done: bool,
-    /// A break must be a reset: nothing else tells it from an end.
-    reset: bool,
+}
+
+/// HTTP/2: nobody polls a body that its client does not read, and nobody but us knows of the drain.
+struct Watchdog {
+    task: AbortHandle,
+    /// Who polls the body.
+    reader: Rc<AtomicWaker>,
 }
 
 /// What is known of a stream of events.
@@ -122,6 +128,7 @@ impl Reply {
             last_sent: now,
         });
         let idle_timeout = settings.idle_timeout;
+        client.until_close.set(shape.until_close);
         let mut streamed = Streamed {
             record,
             worker: Rc::clone(worker),
@@ -133,13 +140,15 @@ impl Reply {
             given_at: client.wire.flushes(),
             ending: None,
             done: false,
-            reset: shape.until_close,
             exchange: Rc::new(RefCell::new(Some(exchange))),
             watchdog: None,
         };
         if streamed.is_whole() {
             streamed.finish();
             return Self::Whole(None);
+        }
+        if !client.is_http1.get() {
+            streamed.watch();
         }
         Self::Streamed(Box::pin(streamed))
     }
@@ -170,8 +179,6 @@ impl Streamed {
         }
         if self.is_whole() {
             self.finish();
-        } else if self.watchdog.is_none() && !self.client.is_http1.get() {
-            self.watch();
         }
     }
 
@@ -180,21 +187,26 @@ impl Streamed {
         self.exchange.borrow().as_ref().is_some_and(|exchange| exchange.incoming.is_end_stream())
     }
 
-    /// HTTP/2: nobody polls a body that its client does not read, so the total clock needs a task
-    /// of its own. (Over HTTP/1 the connection has that clock.)
+    /// The total clock and the drain, on a task of their own. (Over HTTP/1 the connection sees to
+    /// both.)
     fn watch(&mut self) {
-        let Some(deadline) = self.exchange.borrow().as_ref().map(|e| e.deadline) else { return };
-        let exchange = Rc::clone(&self.exchange);
-        let watchdog = tokio::task::spawn_local(async move {
-            tokio::time::sleep_until(deadline + WATCHDOG_GRACE).await;
-            drop(exchange.take());
+        let Some(deadline) = self.deadline() else { return };
+        let (exchange, worker) = (Rc::clone(&self.exchange), Rc::clone(&self.worker));
+        let reader = Rc::new(AtomicWaker::new());
+        let waiting = Rc::clone(&reader);
+        let task = tokio::task::spawn_local(async move {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline + WATCHDOG_GRACE) => drop(exchange.take()),
+                () = worker.until_cut() => {}
+            }
+            waiting.wake();
         });
-        self.watchdog = Some(watchdog.abort_handle());
+        self.watchdog = Some(Watchdog { task: task.abort_handle(), reader });
     }
 
     fn dismiss(&mut self) {
         if let Some(watchdog) = self.watchdog.take() {
-            watchdog.abort();
+            watchdog.task.abort();
         }
     }
 
@@ -251,6 +263,16 @@ impl Streamed {
         Error::new(Code::TotalTimeout, format!("not done within {timeout:?}"))
     }
 
+    /// Why the reply has to break off though its agent is well: somebody took the exchange, which
+    /// is the watchdog, or the drain is over.
+    fn cut_off(&self) -> Option<Error> {
+        if self.exchange.borrow().is_none() {
+            return Some(self.total_timeout());
+        }
+        let text = "the gateway shuts down before the answer was whole";
+        self.worker.cut.get().then(|| Error::new(Code::Draining, text))
+    }
+
     /// Cancels the exchange and begins to tell the client.
     fn break_off(
         &mut self,
@@ -258,7 +280,9 @@ impl Streamed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.dismiss();
-        if let Some(exchange) = self.exchange.take() {
+        if let Some(exchange) = self.exchange.take()
+            && error.code != Code::Draining
+        {
             health::observe(&exchange.agent, &exchange.lease, Blame::Failed);
         }
         let between = self.events.as_ref().is_some_and(|events| events.scanner.at_boundary());
@@ -280,7 +304,7 @@ impl Streamed {
         if self.client.wire.poll_flushed(self.given_at, cx).is_pending() {
             ready!(patience.as_mut().poll(cx));
         }
-        if self.reset {
+        if self.client.until_close.get() {
             self.client.wire.reset_on_close();
         }
         Poll::Ready(Some(Err(Broken(ending.code))))
@@ -344,6 +368,9 @@ fn keep(
 impl Drop for Streamed {
     fn drop(&mut self) {
         self.dismiss();
+        if let (false, None, Some(error)) = (self.done, &self.ending, self.cut_off()) {
+            self.record.failed(&error);
+        }
         self.go_on_alone();
     }
 }
@@ -366,12 +393,14 @@ impl Body for Reply {
         if this.done {
             return Poll::Ready(None);
         }
+        if let Some(error) = this.cut_off() {
+            return this.break_off(&error, cx);
+        }
+        if let Some(watchdog) = &this.watchdog {
+            watchdog.reader.register(cx.waker());
+        }
         let polled = (this.exchange.borrow_mut().as_mut())
-            .map(|exchange| Pin::new(&mut exchange.incoming).poll_frame(cx));
-        let Some(polled) = polled else {
-            // The watchdog took it.
-            return this.break_off(&this.total_timeout(), cx);
-        };
+            .map_or(Poll::Pending, |exchange| Pin::new(&mut exchange.incoming).poll_frame(cx));
         match polled {
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {

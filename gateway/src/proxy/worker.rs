@@ -13,6 +13,7 @@ use crate::forward::connections::Connections;
 use crate::forward::headers::{Peer, Scheme};
 use crate::forward::io::Wire;
 use crate::metrics::Metrics;
+use crate::shared::Connected;
 use crate::table::View;
 
 /// One worker: its view of the table, its upstream connections, and what it has open.
@@ -55,6 +56,13 @@ impl Worker {
     pub fn open(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
         Open(Rc::clone(self))
+    }
+
+    /// Ends when [`Worker::cut`] turns.
+    pub async fn until_cut(&self) {
+        while !self.cut.get() {
+            self.changed.notified().await;
+        }
     }
 
     /// How much is open: connections, tunnels, and exchanges that go on without their client.
@@ -100,16 +108,19 @@ pub struct Client {
     pub outlives_client: Cell<bool>,
     /// Speaks HTTP/1: one request at a time, and only we watch the socket while it waits.
     pub is_http1: Cell<bool>,
+    /// HTTP/1.0: only its close ends the reply under way, so that any other close has to be a reset.
+    pub until_close: Cell<bool>,
     /// It has become a tunnel: the socket is somebody else's.
     pub upgraded: Cell<bool>,
     /// Why the connection is being cut, for those who are dropped with it.
     pub cause: Cell<Option<Code>>,
+    _connected: Connected,
 }
 
 impl Client {
     /// A connection that has just been accepted.
     #[must_use]
-    pub fn new(address: SocketAddr, wire: Arc<Wire>) -> Rc<Self> {
+    pub fn new(address: SocketAddr, wire: Arc<Wire>, connected: Connected) -> Rc<Self> {
         Rc::new(Self {
             peer: Peer::new(address.ip(), Scheme::Http),
             address,
@@ -121,8 +132,10 @@ impl Client {
             due: Cell::new(None),
             outlives_client: Cell::new(false),
             is_http1: Cell::new(false),
+            until_close: Cell::new(false),
             upgraded: Cell::new(false),
             cause: Cell::new(None),
+            _connected: connected,
         })
     }
 
@@ -143,6 +156,14 @@ impl Client {
 
 /// See [`Client::busy`].
 pub struct Busy(Rc<Client>);
+
+impl Clone for Busy {
+    /// The same request: it is under way until both are dropped.
+    fn clone(&self) -> Self {
+        self.0.busy.set(self.0.busy.get() + 1);
+        Self(Rc::clone(&self.0))
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

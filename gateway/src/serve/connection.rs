@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,15 +43,17 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 /// When draining: how long a connection that has not asked anything yet is waited for.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
+/// When `drain_timeout` is over: how long an open request may take to tell its client so.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// A clock of a connection is looked at again after that long at the latest.
 const CLOCK_MAX: Duration = Duration::from_secs(3600);
 
 /// Serves one connection to its end.
-pub(super) async fn run(worker: Rc<Worker>, wire: Arc<Wire>, address: SocketAddr) {
-    let client = Client::new(address, Arc::clone(&wire));
+pub(super) async fn run(worker: Rc<Worker>, client: Rc<Client>) {
+    let wire = Arc::clone(&client.wire);
     let begun = tokio::select! {
         begun = first_bytes(&worker, &wire) => begun,
-        () = cut(&worker) => None,
+        () = worker.until_cut() => None,
     };
     let Some(begun) = begun else { return };
     client.is_http1.set(begun != PREFACE);
@@ -106,12 +107,6 @@ async fn no_first_request(worker: &Rc<Worker>) {
         worker.changed.notified().await;
     }
     tokio::time::sleep(FIRST_REQUEST).await;
-}
-
-async fn cut(worker: &Rc<Worker>) {
-    while !worker.cut.get() {
-        worker.changed.notified().await;
-    }
 }
 
 async fn serve_http1(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
@@ -187,6 +182,15 @@ where
     }
 }
 
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// hyper: everything was said, or a reply broke.
+    ByHttp,
+    /// A clock, the drain, or a client that left.
+    ByUs,
+}
+
 /// A connection with its clocks.
 struct Served<C> {
     worker: Rc<Worker>,
@@ -196,6 +200,8 @@ struct Served<C> {
     /// When the first byte of the head under way was seen.
     head_since: Cell<Option<Instant>>,
     shutting_down: Cell<bool>,
+    /// When `drain_timeout` was over.
+    cut_at: Cell<Option<Instant>>,
 }
 
 impl<C: Connection> Served<C> {
@@ -208,6 +214,7 @@ impl<C: Connection> Served<C> {
             begun: now,
             head_since: Cell::new(Some(now)),
             shutting_down: Cell::new(false),
+            cut_at: Cell::new(None),
         }
     }
 
@@ -218,26 +225,23 @@ impl<C: Connection> Served<C> {
         let (is_http1, mut is_gone) = (self.client.is_http1.get(), false);
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.due()));
         let mut changed = std::pin::pin!(worker.changed.notified());
-        poll_fn(|cx| {
+        let ended = poll_fn(|cx| {
             loop {
                 if self.connection.poll(cx).is_ready() {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::ByHttp);
                 }
                 // HTTP/2 is read all the time, so hyper sees it by itself.
                 is_gone = is_gone || (is_http1 && gone.as_mut().poll(cx).is_ready());
                 if is_gone && !self.client.outlives_client.get() {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::ByUs);
                 }
                 if changed.as_mut().poll(cx).is_ready() {
                     changed.set(worker.changed.notified());
                     continue;
                 }
-                if worker.cut.get() {
-                    return Poll::Ready(());
-                }
-                let shut = self.shut_down_if_due();
+                let shut = self.shut_down_if_due() | self.last_words_if_cut();
                 if self.poll_clocks(timer.as_mut(), cx).is_ready() {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::ByUs);
                 }
                 if !shut {
                     return Poll::Pending;
@@ -245,6 +249,21 @@ impl<C: Connection> Served<C> {
             }
         })
         .await;
+        if ended == Ended::ByUs && self.client.until_close.get() {
+            wire.reset_on_close();
+        }
+    }
+
+    /// After `drain_timeout`: every request under way answers or breaks off by itself now, and the
+    /// connection ends with the last, or soon. Says whether hyper was told now.
+    fn last_words_if_cut(&mut self) -> bool {
+        if !self.worker.cut.get() || self.cut_at.get().is_some() {
+            return false;
+        }
+        self.cut_at.set(Some(Instant::now()));
+        self.shutting_down.set(true);
+        self.connection.shut_down();
+        true
     }
 
     /// While draining: tells hyper as soon as nothing can be lost by it. An HTTP/1 connection
@@ -285,6 +304,9 @@ impl<C: Connection> Served<C> {
     fn due(&self) -> Instant {
         let table = self.worker.view.current();
         let gateway = &table.table.gateway;
+        if let Some(at) = self.cut_at.get() {
+            return at + LAST_WORDS;
+        }
         if self.client.is_busy() {
             return self.client.due.get().unwrap_or_else(|| Instant::now() + CLOCK_MAX);
         }
@@ -316,6 +338,9 @@ impl<C: Connection> Served<C> {
     }
 
     fn fired(&mut self) -> Poll<()> {
+        if self.cut_at.get().is_some() {
+            return Poll::Ready(());
+        }
         if self.client.is_busy() {
             // The client does not read: the body's own clock had no chance to say so.
             self.client.cause.set(Some(Code::TotalTimeout));

@@ -248,3 +248,28 @@ async fn a_connection_too_many_is_told_so_and_costs_no_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_tunnel_is_a_connection_among_those_there_may_be() {
+    let mut qa = Agent::manual().await;
+    let table = format!("[gateway]\nmax_connections = 1\n{}", agent("qa", &[qa.addr], ""));
+    let gateway = Gateway::start(&table).await;
+    let mut tunnel = gateway.client().connect().await;
+    let upgrade = "connection: upgrade\r\nupgrade: x\r\n\r\n";
+    tunnel.send(format!("GET /agents/qa/x HTTP/1.1\r\nhost: x\r\n{upgrade}")).await;
+    let mut call = qa.call().await;
+    call.send(format!("HTTP/1.1 101 Switching Protocols\r\n{upgrade}")).await;
+    assert_eq!(tunnel.link.reader.head().await.unwrap().word(1), "101");
+    tunnel.send("hello").await;
+    call.framing = crate::wire::Framing::Close;
+    assert_eq!(call.piece().await.unwrap(), "hello");
+    let mut next = gateway.client().connect().await;
+    next.reply().await.error("overloaded");
+    drop((tunnel, call));
+    crate::wire::eventually("there is room again", || async {
+        let mut next = gateway.client().connect().await;
+        let _ = next.link.writer.send("GET /agents HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        next.link.reader.head().await.is_ok_and(|head| head.word(1) == "200")
+    })
+    .await;
+}

@@ -149,3 +149,28 @@ async fn clocks_that_did_not_fire_leave_no_trace() {
     let ok = [("agent", "qa"), ("outcome", "ok")];
     gateway.until_metric("switchyard_requests_total", &ok, 2.0).await;
 }
+
+#[tokio::test]
+async fn the_total_clock_runs_though_an_http_2_client_takes_nothing_at_all() {
+    let mut qa = Agent::manual().await;
+    let settings = "timeout = \"400ms\"\nidle_timeout = \"60s\"";
+    let gateway = Gateway::start(&agent("qa", &[qa.addr], settings)).await;
+    let stream = tokio::net::TcpStream::connect(gateway.addr).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (mut sender, connection) =
+        builder.initial_window_size(0).handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let uri = format!("http://{}/agents/qa/x", gateway.addr);
+    let request = http::Request::get(uri).body(()).unwrap();
+    let (response, _) = sender.send_request(request, true).unwrap();
+    let mut call = qa.call().await;
+    call.begin("200 OK").await;
+    call.chunk("some").await;
+    let response = response.await.unwrap();
+    assert_ne!(call.gone().await, End::Cut);
+    gateway.until_state("qa", "in_flight", 0).await;
+    drop((response, sender));
+    let labels = [("agent", "qa"), ("outcome", "total-timeout")];
+    gateway.until_metric("switchyard_requests_total", &labels, 1.0).await;
+    driver.abort();
+}

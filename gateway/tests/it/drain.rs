@@ -231,3 +231,41 @@ async fn a_storm_of_connects_across_sigterm_loses_nothing() {
         assert_eq!(gateway.exit().await, 0);
     }
 }
+
+#[tokio::test]
+async fn what_has_no_answer_yet_when_the_drain_is_over_is_told_why() {
+    for http in BOTH {
+        let mut qa = Agent::manual().await;
+        let clocks = "[gateway]\ndrain_delay = \"50ms\"\ndrain_timeout = \"300ms\"\n";
+        let settings = "max_in_flight = 1";
+        let text = format!("{clocks}{}", agent("qa", &[qa.addr], settings));
+        let mut gateway = Gateway::start(&text).await;
+        let asked = gateway.open(http, get("/agents/qa/x")).await;
+        let _call = qa.call().await;
+        let queued = gateway.open(http, get("/agents/qa/x")).await;
+        gateway.until_state("qa", "queued", 1).await;
+        gateway.sigterm();
+        asked.whole().await.error("draining");
+        queued.whole().await.error("draining");
+        assert_eq!(gateway.exit().await, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_event_stream_that_the_drain_cuts_ends_with_an_error_event() {
+    for http in BOTH {
+        let mut qa = Agent::manual().await;
+        let clocks = "[gateway]\ndrain_delay = \"50ms\"\ndrain_timeout = \"300ms\"\n";
+        let mut gateway = Gateway::start(&format!("{clocks}{}", agent("qa", &[qa.addr], ""))).await;
+        let mut open = gateway.open(http, get("/agents/qa/x")).await;
+        let mut call = qa.call().await;
+        call.begin_sse().await;
+        call.event("one").await;
+        let begin = open.until("one\n\n").await;
+        gateway.sigterm();
+        let reply = open.rest().await;
+        assert_ne!(reply.end, End::Complete);
+        assert_eq!(crate::reply::error_event(&(begin + &reply.text()))["code"], "draining");
+        assert_eq!(gateway.exit().await, 1);
+    }
+}

@@ -372,3 +372,53 @@ async fn a_head_that_others_could_read_otherwise_reaches_nobody() {
     }
     assert_eq!(qa.count(), 0);
 }
+
+#[tokio::test]
+async fn a_second_head_that_does_not_come_ends_the_connection_too() {
+    let qa = answers("{}").await;
+    let table = format!("[gateway]\nheader_timeout = \"100ms\"\n{}", agent("qa", &[qa.addr], ""));
+    let gateway = Gateway::start(&table).await;
+    let mut conn = gateway.client().connect().await;
+    conn.ask(get("/agents/qa/x")).await.ok();
+    conn.send("GET /agents/qa/x HTTP/1.1\r\nhost:").await;
+    conn.gone().await;
+}
+
+#[tokio::test]
+async fn the_rest_of_a_body_is_not_taken_for_a_head() {
+    let mut qa = Agent::manual().await;
+    let table = format!("[gateway]\nheader_timeout = \"200ms\"\n{}", agent("qa", &[qa.addr], ""));
+    let gateway = Gateway::start(&table).await;
+    let mut conn = gateway.client().connect().await;
+    conn.send("POST /agents/qa/x HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\nhalf").await;
+    let mut call = qa.call().await;
+    // It answers before it has read everything, and reads the rest.
+    call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    conn.reply().await.ok();
+    conn.send("half").await;
+    assert_eq!(call.body().await, b"halfhalf");
+    call.done().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    conn.send("GET /agents/qa/y HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    qa.call().await.json("{}").await;
+    conn.reply().await.ok();
+}
+
+#[tokio::test]
+async fn descriptors_that_run_out_are_no_fault_of_the_agents() {
+    let (one, two) = (answers("{}").await, answers("{}").await);
+    let gateway = Gateway::start(&agent("qa", &[one.addr, two.addr], "")).await;
+    let mut conn = gateway.client().connect().await;
+    conn.ask(get("/agents")).await.ok();
+    let mut admin = Client::unchecked(gateway.admin).connect().await;
+    admin.ask(get("/livez")).await.ok();
+    gateway.limit_descriptors(3);
+    conn.ask(get("/agents/qa/x")).await.error("overloaded");
+    let state = admin.ask(get("/api/agents/qa")).await.json();
+    assert_eq!(state["ready"], 2, "{state}");
+    // Whoever connects now waits until there are some again.
+    let waiting = gateway.client().connect().await.open(get("/agents/qa/x")).await;
+    gateway.limit_descriptors(1000);
+    conn.ask(get("/agents/qa/x")).await.ok();
+    waiting.whole().await.ok();
+}

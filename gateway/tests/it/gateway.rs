@@ -195,6 +195,14 @@ impl Gateway {
         eventually(&what, || async { self.state(name).await[member] == n }).await;
     }
 
+    /// Lets the process open no descriptor at or above `soft`.
+    pub fn limit_descriptors(&self, soft: u64) {
+        use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+        let pid = Pid::from_raw(self.child.id().unwrap().cast_signed());
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(pid, Resource::Nofile, Rlimit { current: Some(soft), maximum }).unwrap();
+    }
+
     /// Waits until an endpoint is in `state`.
     pub async fn until_endpoint(&self, name: &str, address: SocketAddr, state: &str) {
         eventually(&format!("{address} becomes {state}"), || async {

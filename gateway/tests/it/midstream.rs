@@ -198,3 +198,38 @@ async fn a_connection_is_not_used_again_after_a_broken_reply() {
     call.json("{}").await;
     assert_eq!(open.whole().await.ok().text(), "{}");
 }
+
+#[tokio::test]
+async fn an_http_1_0_client_is_reset_by_clocks_and_by_the_drain_too() {
+    for how in ["total", "total, unread", "idle", "drain"] {
+        let mut qa = Agent::manual().await;
+        let clocks = match how {
+            "total" | "total, unread" => "timeout = \"400ms\"\nidle_timeout = \"60s\"",
+            "idle" => "idle_timeout = \"200ms\"",
+            _ => "",
+        };
+        let drain = "[gateway]\ndrain_delay = \"1ms\"\ndrain_timeout = \"200ms\"\n";
+        let gateway = Gateway::start(&format!("{drain}{}", agent("qa", &[qa.addr], clocks))).await;
+        let mut conn = gateway.client().connect().await;
+        conn.send("GET /agents/qa/x HTTP/1.0\r\nhost: x\r\n\r\n").await;
+        let mut call = qa.call().await;
+        call.begin("200 OK\r\ncontent-type: text/plain").await;
+        if how == "total, unread" {
+            let much = "x".repeat(1 << 20);
+            let fill = async {
+                loop {
+                    call.chunk(&much).await;
+                }
+            };
+            let filled = tokio::time::timeout(std::time::Duration::from_millis(1500), fill).await;
+            assert!(filled.is_err());
+        } else {
+            call.chunk("some").await;
+            conn.link.reader.head().await.unwrap();
+        }
+        if how == "drain" {
+            gateway.sigterm();
+        }
+        assert_eq!(conn.gone().await, End::Reset, "{how}: a close would look like the end");
+    }
+}
