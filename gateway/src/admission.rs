@@ -112,6 +112,14 @@ impl Admission {
         }
     }
 
+    /// Gives back a place that goes with its replica, so that nobody may have it now.
+    pub fn leave_for_good(&self) {
+        let fewer = |limit: u32| (limit != u32::MAX).then(|| limit.saturating_sub(1));
+        // It fails where there is no limit.
+        let _ = self.limit.fetch_update(SeqCst, SeqCst, fewer);
+        self.taken.fetch_sub(1, SeqCst);
+    }
+
     /// Counts a request as held: its place stays taken though its client left.
     pub fn hold(&self) {
         self.held.fetch_add(1, SeqCst);

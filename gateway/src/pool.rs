@@ -155,6 +155,8 @@ pub struct Place {
     pub probe: Arc<Probe>,
     /// This agent's requests there.
     in_flight: AtomicU32,
+    /// Not in the table in force: what runs there ends there.
+    retired: AtomicBool,
 }
 
 /// What `/api/agents` shows of an endpoint.
@@ -187,7 +189,19 @@ impl Place {
     /// A place that nobody has taken yet.
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>, probe: Arc<Probe>) -> Self {
-        Self { endpoint, probe, in_flight: AtomicU32::new(0) }
+        let (in_flight, retired) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { endpoint, probe, in_flight, retired }
+    }
+
+    /// Whether it has left the table.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
+
+    /// Says whether it has left the table.
+    pub fn retire(&self, retired: bool) {
+        self.retired.store(retired, Relaxed);
     }
 
     /// Its state now.

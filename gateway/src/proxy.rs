@@ -8,7 +8,7 @@ mod tunnel;
 pub mod worker;
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -44,7 +44,7 @@ pub async fn respond(
     let mut record = Record::new(&worker, &client, head, id, access_log);
     let version = request.version();
     let call = Call { worker, client, current };
-    let handled = unless_cut(&call.worker, handle(&call, request, &mut record)).await;
+    let handled = unless_cut(&call.worker, pin!(handle(&call, request, &mut record))).await;
     let mut response = match handled {
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
@@ -78,7 +78,7 @@ pub async fn respond(
 /// What has no answer when `drain_timeout` is over is told so.
 async fn unless_cut(
     worker: &Worker,
-    handling: impl Future<Output = Result<Handled, Error>>,
+    handling: Pin<&mut impl Future<Output = Result<Handled, Error>>>,
 ) -> Result<Handled, Error> {
     tokio::select! {
         biased;

@@ -4,7 +4,7 @@
 //! weak references, so that what still has a request under way is never counted anew.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,6 +74,28 @@ pub struct AgentState {
     pub budget: Budget,
     /// By the agent whose replica it is, and its address.
     places: DashMap<(String, config::Endpoint, config::Protocol), Weak<Place>>,
+    /// Places that have left the table while something ran there.
+    retired: Mutex<Vec<Weak<Place>>>,
+}
+
+impl AgentState {
+    /// Keeps apart the places that are not among these any more.
+    fn retire_others(&self, places: &HashSet<*const Place>) {
+        let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        retired.clear();
+        for place in self.places.iter().filter_map(|entry| entry.value().upgrade()) {
+            place.retire(!places.contains(&Arc::as_ptr(&place)));
+            if place.is_retired() {
+                retired.push(Arc::downgrade(&place));
+            }
+        }
+    }
+
+    /// Requests that run on at replicas that have left the table.
+    fn retired_in_flight(&self) -> u32 {
+        let retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        retired.iter().filter_map(Weak::upgrade).map(|place| place.in_flight()).sum()
+    }
 }
 
 impl Agent {
@@ -121,20 +143,27 @@ impl Agent {
         weighted.into_iter().find_map(|split| split.pool.pick(session, cap, tried))
     }
 
-    /// Tells admission how many places the ready endpoints have.
+    /// Tells admission how many places the ready endpoints have. What runs on at others that have
+    /// left the table takes none of them.
     pub fn refresh_capacity(&self) {
-        self.state.admission.set_capacity(self.capacity());
+        self.state.admission.set_capacity(self.limit());
     }
 
     /// As [`Agent::refresh_capacity`], but only if there are fewer than before.
     fn lower_capacity(&self) {
-        let (before, now) = (self.state.admission.capacity(), self.capacity());
+        let (before, now) = (self.state.admission.capacity(), self.limit());
         if now.is_some_and(|now| before.is_none_or(|before| now < before)) {
             self.state.admission.set_capacity(now);
         }
     }
 
-    fn capacity(&self) -> Option<u32> {
+    fn limit(&self) -> Option<u32> {
+        Some(self.capacity()?.saturating_add(self.state.retired_in_flight()))
+    }
+
+    /// How many places the ready endpoints have; `None`: no limit.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u32> {
         let each = self.settings.max_in_flight?;
         Some(each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX)))
     }
@@ -259,7 +288,10 @@ impl Tables {
     /// let in finds a place in the snapshot in force.
     fn swap(&self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
-        snapshot.agents.iter().for_each(Agent::lower_capacity);
+        for agent in &snapshot.agents {
+            agent.state.retire_others(&agent.places().map(Arc::as_ptr).collect());
+            agent.lower_capacity();
+        }
         self.current.store(Arc::clone(&snapshot));
         self.version.fetch_add(1, Ordering::Release);
         snapshot.agents.iter().for_each(Agent::refresh_capacity);
@@ -458,6 +490,7 @@ impl AgentRef {
 /// A place that admission gave; given back by being dropped, at the body's last byte.
 pub struct Permit {
     agent: AgentRef,
+    place: Option<Arc<Place>>,
     held: bool,
 }
 
@@ -468,14 +501,19 @@ impl Permit {
     /// As [`Admission::enter`].
     pub async fn of(agent: &AgentRef) -> Result<Self, crate::error::Error> {
         agent.state.admission.enter(agent.settings.queue).await?;
-        Ok(Self { agent: agent.clone(), held: false })
+        Ok(Self { agent: agent.clone(), place: None, held: false })
     }
 
     /// A place, if there is one without waiting.
     #[must_use]
     pub fn at_once(agent: &AgentRef) -> Option<Self> {
         let free = agent.state.admission.try_enter();
-        free.then(|| Self { agent: agent.clone(), held: false })
+        free.then(|| Self { agent: agent.clone(), place: None, held: false })
+    }
+
+    /// Ties it to the replica that answers, where places are counted.
+    pub fn settle(&mut self, place: &Arc<Place>) {
+        self.place = self.agent.settings.max_in_flight.is_some().then(|| Arc::clone(place));
     }
 
     /// Counts it as held from now on: the client left, the agent goes on.
@@ -490,6 +528,9 @@ impl Drop for Permit {
         if self.held {
             self.agent.state.admission.release();
         }
-        self.agent.state.admission.leave();
+        match &self.place {
+            Some(place) if place.is_retired() => self.agent.state.admission.leave_for_good(),
+            _ => self.agent.state.admission.leave(),
+        }
     }
 }

@@ -78,7 +78,7 @@ fn counts(agent: &Agent) -> Map<String, Value> {
         ("queued", json!(queued)),
         ("held", json!(held)),
         ("load", json!(in_flight + queued + held)),
-        ("capacity", json!(admission.capacity())),
+        ("capacity", json!(agent.capacity())),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()

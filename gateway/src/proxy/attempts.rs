@@ -186,6 +186,8 @@ impl Attempts {
         if *waits > WAITS_MAX {
             return Err(Error::new(Code::Overloaded, "every replica is full"));
         }
+        // What admission believes may be a moment old.
+        self.agent.refresh_capacity();
         self.permit = None;
         let mut entering = pin!(tokio::time::timeout_at(self.deadline, Permit::of(&self.agent)));
         let entered = match self.read_ahead {
@@ -197,8 +199,9 @@ impl Attempts {
         Ok(())
     }
 
-    fn settle(self, lease: Lease, permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
+    fn settle(self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
         self.source.settle();
+        permit.settle(lease.place());
         self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
         let (head, incoming) = answer.response.into_parts();
         let Self { agent, deadline, .. } = self;

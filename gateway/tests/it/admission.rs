@@ -273,3 +273,26 @@ async fn a_tunnel_is_a_connection_among_those_there_may_be() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_runs_on_at_replicas_that_are_gone_takes_no_places_at_those_that_are_there() {
+    let (mut old, mut new) = (Agent::manual().await, Agent::manual().await);
+    let settings = "max_in_flight = 1\nqueue = { max = 4, timeout = \"3s\" }";
+    let gateway = Gateway::start(&agent("qa", &[old.addr], settings)).await;
+    let first = gateway.open(Http::One, get("/agents/qa/x")).await;
+    let call = old.call().await;
+    gateway.edit(&agent("qa", &[new.addr], settings)).await;
+    let second = gateway.open(Http::One, get("/agents/qa/x")).await;
+    let second_call = new.call().await;
+    let third = gateway.open(Http::One, get("/agents/qa/x")).await;
+    gateway.until_state("qa", "queued", 1).await;
+    // Who ends at the old replica makes no room at the new one.
+    call.json("{}").await;
+    first.whole().await.ok();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    gateway.until_state("qa", "queued", 1).await;
+    second_call.json("{}").await;
+    second.whole().await.ok();
+    new.call().await.json("{}").await;
+    third.whole().await.ok();
+}
