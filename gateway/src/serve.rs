@@ -96,7 +96,11 @@ async fn run(
         loop {
             tokio::select! {
                 () = &mut accepting => {}
-                _ = phase.changed() => {
+                changed = phase.changed() => {
+                    if changed.is_err() {
+                        // Killed: nobody waits for this thread any more.
+                        return 0;
+                    }
                     let now = *phase.borrow_and_update();
                     worker.closing.set(now >= Phase::Closing);
                     if now >= Phase::Draining {
@@ -162,7 +166,7 @@ async fn drained(worker: &Rc<Worker>, mut phase: watch::Receiver<Phase>) -> usiz
         }
         tokio::select! {
             () = changed => {}
-            _ = phase.changed() => {}
+            changed = phase.changed() => if changed.is_err() { return 0 },
         }
     }
     let cut = worker.opened();

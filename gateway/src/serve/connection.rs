@@ -328,22 +328,28 @@ impl<C: Connection> Served<C> {
             timer.as_mut().reset(due);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            let due = self.due();
-            if due <= Instant::now() {
-                return self.fired();
+            if self.due() <= Instant::now() && self.fired(cx).is_ready() {
+                return Poll::Ready(());
             }
-            timer.as_mut().reset(due);
+            timer.as_mut().reset(self.due());
         }
         Poll::Pending
     }
 
-    fn fired(&mut self) -> Poll<()> {
+    /// Ready when the connection has to end now.
+    fn fired(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.cut_at.get().is_some() {
             return Poll::Ready(());
         }
         if self.client.is_busy() {
             // The client does not read: the body's own clock had no chance to say so.
             self.client.cause.set(Some(Code::TotalTimeout));
+        } else if !self.client.is_http1.get() && !self.shutting_down.replace(true) {
+            // GOAWAY, so that no request is lost that is on its way; then it has as long again.
+            self.client.idle_since.set(Instant::now());
+            self.connection.shut_down();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         } else if self.head_since().is_some() && !self.worker.draining.get() {
             head_timeout(&self.client.wire);
         }

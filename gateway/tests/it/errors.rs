@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::agent::{Agent, Full, Refusing, answers};
 use crate::ask::{Ask, ask, get, post};
 use crate::client::Client;
 use crate::gateway::{Gateway, agent};
 use crate::reply::{BOTH, Http, Reply, retry_after};
-use crate::wire::End;
+use crate::wire::{End, soon};
 
 /// Asserts that a request to the only agent gives this error, over both protocols, and that log and
 /// metrics have it under the same name.
@@ -421,4 +423,25 @@ async fn descriptors_that_run_out_are_no_fault_of_the_agents() {
     gateway.limit_descriptors(1000);
     conn.ask(get("/agents/qa/x")).await.ok();
     waiting.whole().await.ok();
+}
+
+#[tokio::test]
+async fn an_idle_http_2_connection_is_told_before_it_is_closed() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: u8 = 7;
+    let qa = answers("{}").await;
+    let settings = "keepalive_timeout = \"150ms\"";
+    let table = format!("[gateway]\n{settings}\n{}", agent("qa", &[qa.addr], ""));
+    let gateway = Gateway::start(&table).await;
+    let mut stream = tokio::net::TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&SETTINGS).await.unwrap();
+    let mut kinds = Vec::new();
+    let mut head = [0; 9];
+    while soon("frames, or the end", stream.read_exact(&mut head)).await.is_ok() {
+        kinds.push(head[3]);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; usize::try_from(length).unwrap()]).await.unwrap();
+    }
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
 }
