@@ -89,7 +89,9 @@ impl Attempts {
                 read_out(&worker, exchange).await;
             }
         });
-        telling.await.map_err(|_| Error::new(Code::Internal, "the exchange's task ended"))
+        let mut telling = Telling { told: telling, worker: &call.worker };
+        let outcome = (&mut telling.told).await;
+        outcome.map_err(|_| Error::new(Code::Internal, "the exchange's task ended"))
     }
 
     async fn all(mut self, worker: &Rc<Worker>) -> (Notes, Outcome) {
@@ -208,6 +210,25 @@ impl Attempts {
         let carrier = answer.carrier;
         let exchange = Exchange { agent, permit, lease, carrier, incoming, deadline };
         (exchange, Response::from_parts(head, ()))
+    }
+}
+
+/// What waits for the outcome of a task of its own. Its client may leave just when there is one.
+struct Telling<'a> {
+    told: oneshot::Receiver<(Notes, Outcome)>,
+    worker: &'a Rc<Worker>,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.told.close();
+        if let Ok((_, Ok((exchange, _)))) = self.told.try_recv() {
+            let worker = Rc::clone(self.worker);
+            tokio::task::spawn_local(async move {
+                let _open = worker.open();
+                read_out(&worker, exchange).await;
+            });
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::agent::{Agent, answers};
-use crate::ask::{get, post};
+use crate::ask::{ask, get, post};
 use crate::gateway::{Gateway, agent, table};
 use crate::reply::{BOTH, Http};
 
@@ -280,4 +280,37 @@ async fn a_thousand_edits_under_load_fail_no_request() {
     }
     println!("{} requests during {EDITS} edits", served.load(Ordering::SeqCst));
     assert!(served.load(Ordering::SeqCst) > EDITS);
+}
+
+#[tokio::test]
+async fn what_is_edited_about_the_gateway_holds_from_then_on() {
+    let qa = answers("{}").await;
+    let agents = agent("qa", &[qa.addr], "");
+    let mut gateway = Gateway::start(&agents).await;
+    let mut old = gateway.client().connect().await;
+    old.ask(get("/agents/qa/x")).await.ok();
+    let clocks = "header_timeout = \"150ms\"\nbody_timeout = \"150ms\"\nkeepalive_timeout = \"1s\"\n\
+        drain_delay = \"1ms\"";
+    let others = "max_header_bytes = \"8KiB\"\nroute_body_max = \"10B\"\naccess_log = false\n\
+        trusted_proxies = [\"127.0.0.0/8\"]";
+    gateway.edit(&format!("[gateway]\n{clocks}\n{others}\n{agents}")).await;
+    let told = get("/agents/qa/x").header("x-forwarded-host", "told.example");
+    old.ask(told).await.ok();
+    let seen = qa.seen().pop().unwrap();
+    assert_eq!(seen.headers.get("x-forwarded-host"), Some("told.example"));
+    let far = format!("{{\"x\": \"{}\", \"agent\": \"qa\"}}", "x".repeat(20));
+    old.ask(post("/invoke", far)).await.error("no-agent");
+    let big = get("/agents/qa/x").header("x-big", &"x".repeat(9000));
+    assert_eq!(gateway.ask(big).await.status, 431);
+    let stalling = ask("POST", "/agents/qa/stalls").open_body("some");
+    gateway.open(Http::One, stalling).await.whole().await.error("body-timeout");
+    let mut slow = gateway.client().connect().await;
+    slow.send("GET /agents/qa/x HTTP/1.1\r\nhost:").await;
+    slow.gone().await;
+    let mut idle = gateway.client().connect().await;
+    idle.ask(get("/agents")).await.ok();
+    idle.gone().await;
+    assert!(!gateway.log().iter().any(|line| line.contains("/agents/qa/stalls")));
+    gateway.sigterm();
+    assert_eq!(gateway.exit().await, 0);
 }
