@@ -129,6 +129,15 @@ impl Source {
         inner.kept[..sent].fill(Bytes::new());
     }
 
+    /// Reads the rest for nobody.
+    pub async fn discard(self) {
+        self.settle();
+        let mut body = self.attempt();
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+        {
+        }
+    }
+
     /// When the last byte had come, if it has.
     #[must_use]
     pub fn ended_at(&self) -> Option<Instant> {

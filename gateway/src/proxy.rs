@@ -10,6 +10,7 @@ pub mod worker;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
@@ -49,6 +50,7 @@ pub async fn respond(
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
             record.done();
+            linger(version, &record);
             response.map(|bytes| Reply::Whole(Some(bytes)))
         }
         Ok(Handled::Agent(response, exchange, shape)) => {
@@ -64,6 +66,7 @@ pub async fn respond(
         }
         Err(error) => {
             record.failed(&error);
+            linger(version, &record);
             record.status = error.code.status().as_u16();
             error.response(record.id(), record.agent_name()).map(|b| Reply::Whole(Some(b)))
         }
@@ -119,13 +122,13 @@ async fn handle(
     if source.ended_at().is_none() {
         source.hold(record.busy.clone());
     }
+    record.source = Some(source.clone());
     let target = match find(call, &parts, &source).await? {
         Route::Agent(target) => target,
         other => return Ok(Handled::Own(own_answer(&call.current, &other))),
     };
     let agent = call.current.agent(target.index);
     record.agent = Some(agent.clone());
-    record.source = Some(source.clone());
     admit_body(&agent, &parts.headers, &source)?;
     let queued = Instant::now();
     let ahead = !parts.headers.contains_key(EXPECT);
@@ -150,6 +153,19 @@ async fn handle(
     };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, &target, &parts, prefix.as_ref(), upgrade)
+}
+
+/// How long the rest of a body is read for nobody.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// HTTP/2: who is answered before all of its body has come goes on sending for a moment, and some
+/// clients take the reset that they get for it for a broken answer (curl 7). (An HTTP/1 connection
+/// lingers as a whole.)
+fn linger(version: Version, record: &Record) {
+    let unread = record.source.as_ref().filter(|source| source.ended_at().is_none());
+    if let Some(source) = unread.filter(|_| version == Version::HTTP_2) {
+        tokio::task::spawn_local(tokio::time::timeout(LINGER, source.clone().discard()));
+    }
 }
 
 /// What hyper lets pass and RFC 9112 (sections 3.2 and 6.1) does not: a request of HTTP/1.1 names

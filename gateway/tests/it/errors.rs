@@ -445,3 +445,23 @@ async fn an_idle_http_2_connection_is_told_before_it_is_closed() {
     }
     assert!(kinds.contains(&GOAWAY), "{kinds:?}");
 }
+
+#[tokio::test]
+async fn over_http_2_an_early_error_does_not_reset_a_body_that_is_on_its_way() {
+    let gateway = Gateway::start(&agent("qa", &[answers("{}").await.addr], "")).await;
+    let stream = tokio::net::TcpStream::connect(gateway.addr).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let uri = format!("http://{}/agents/nobody/x", gateway.addr);
+    let request = http::Request::post(uri).body(()).unwrap();
+    let (response, mut body) = sender.send_request(request, false).unwrap();
+    let mut response = soon("an answer", response).await.unwrap().into_body();
+    while let Some(piece) = soon("its end", response.data()).await {
+        piece.unwrap();
+    }
+    // Whatever was sent with the answer has come by the time of this one's.
+    let again = http::Request::get(format!("http://{}/agents", gateway.addr)).body(()).unwrap();
+    soon("an answer", sender.send_request(again, true).unwrap().0).await.unwrap();
+    body.send_data("{}".into(), true).unwrap();
+    driver.abort();
+}
