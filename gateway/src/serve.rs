@@ -169,7 +169,7 @@ async fn drained(worker: &Rc<Worker>, mut phase: watch::Receiver<Phase>) -> usiz
             changed = phase.changed() => if changed.is_err() { return 0 },
         }
     }
-    let cut = worker.opened();
+    let cut = worker.opened() - worker.lingering.get();
     worker.cut.set(true);
     worker.changed.notify_waiters();
     while worker.opened() > 0 {

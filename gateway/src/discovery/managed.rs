@@ -60,20 +60,20 @@ pub fn find(table: &config::Table, fleet: &Fleet) -> Found {
 mod tests {
     use super::*;
 
-    fn found(replicas: Vec<Replica>) -> Found {
+    fn found(replicas: &[Replica]) -> Found {
         let text =
             "[agents.qa]\nendpoints = [\"http://127.0.0.1:1\"]\n[agents.new]\nservice = \"new\"\n";
         let table = config::parse(text, "t").unwrap().table;
-        let agent = || ManagedAgent { desired: 1, replicas: replicas.clone() };
+        let agent = || ManagedAgent { desired: 1, replicas: replicas.to_vec() };
         find(&table, &Fleet::from([("qa".into(), agent()), ("new".into(), agent())]))
     }
 
     #[test]
     fn listed_endpoints_serve_until_the_first_replica_is_ready() {
-        let none = found(vec![]);
+        let none = found(&[]);
         assert_eq!((none["qa"][0].port, none["new"].len()), (1, 0));
         let endpoint = config::Endpoint { host: "127.0.0.1".into(), port: 2 };
-        let one = found(vec![Replica { endpoint, memory_bytes: Arc::default() }]);
+        let one = found(&[Replica { endpoint, memory_bytes: Arc::default() }]);
         assert_eq!((one["qa"].len(), one["qa"][0].port, one["new"][0].port), (1, 2, 2));
     }
 }

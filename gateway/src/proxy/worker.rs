@@ -32,6 +32,8 @@ pub struct Worker {
     pub cut: Cell<bool>,
     /// Told whenever [`Worker::draining`] or [`Worker::cut`] turns, and when nothing is open.
     pub changed: Notify,
+    /// Of what is open, the connections that have said all they had to say.
+    pub lingering: Cell<usize>,
     open: Cell<usize>,
 }
 
@@ -47,6 +49,7 @@ impl Worker {
             draining: Cell::new(false),
             cut: Cell::new(false),
             changed: Notify::new(),
+            lingering: Cell::new(0),
             open: Cell::new(0),
         })
     }

@@ -382,8 +382,10 @@ async fn linger(worker: &Rc<Worker>, wire: &Wire) {
             }
         }
     };
+    worker.lingering.set(worker.lingering.get() + 1);
     tokio::select! {
         _ = tokio::time::timeout(LINGER, drain) => {}
         () = no_first_request(worker) => {}
     }
+    worker.lingering.set(worker.lingering.get() - 1);
 }
