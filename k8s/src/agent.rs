@@ -55,7 +55,7 @@ fn pod(run: &Run<'_>) -> Pod {
     let own = [("HOST", "0.0.0.0".to_owned()), ("PORT", names::AGENT_PORT.to_string())];
     let first = json!({
         "name": "agent",
-        "image": deployment.image.as_deref().unwrap_or(AGENT_IMAGE),
+        "image": image(run),
         "imagePullPolicy": "IfNotPresent",
         "command": if command.is_empty() { Value::Null } else { command.into() },
         "ports": [{ "name": "http", "containerPort": names::AGENT_PORT, "protocol": "TCP" }],
@@ -68,6 +68,11 @@ fn pod(run: &Run<'_>) -> Pod {
         token: false,
         volumes: Vec::new(),
     }
+}
+
+/// The agent's image.
+pub(crate) fn image<'a>(run: &Run<'a>) -> &'a str {
+    run.deployment.image.as_deref().unwrap_or(AGENT_IMAGE)
 }
 
 /// What an agent is told of the table unless the table says otherwise: how long it may drain, and

@@ -3,10 +3,10 @@
 use config::Table;
 use serde_json::{Value, json};
 
-use crate::{File, MARK, agent, gateway, object, plan, yaml};
+use crate::{File, MARK, agent, gateway, object, overlays, plan, yaml};
 
-/// All files of the table whose text is `text`: the Kustomize base. Their order is that in which
-/// they are to be applied; the same table always gives the same bytes.
+/// All files of the table whose text is `text`: the Kustomize base, in the order in which it is to
+/// be applied, then components and overlays. The same table always gives the same bytes.
 #[must_use]
 pub fn render(table: &Table, text: &str) -> Vec<File> {
     let mut files: Vec<File> = manifests(table, text)
@@ -24,6 +24,7 @@ pub fn render(table: &Table, text: &str) -> Vec<File> {
             "resources": names,
         })],
     ));
+    files.extend(overlays::files(table));
     files
 }
 
@@ -48,6 +49,7 @@ fn manifests(table: &Table, text: &str) -> Vec<(String, Vec<Value>)> {
     files
 }
 
-fn file(path: &str, objects: &[Value]) -> File {
+/// A file as all of them are: the mark, then the objects.
+pub(crate) fn file(path: &str, objects: &[Value]) -> File {
     File { path: path.to_owned(), contents: format!("{MARK}\n{}", yaml::stream(objects)) }
 }

@@ -21,9 +21,9 @@ const SERVICE_PORT: u16 = 80;
 
 /// Reserved for a gateway whose table names neither requests nor limits: enough for some hundred
 /// open streams.
-const REQUESTS: Resources = Resources { cpu_millis: Some(250), memory: Some(128 << 20) };
-/// The limit that goes with it. None for CPU: a throttled gateway is slow for every agent.
-const LIMITS: Resources = Resources { cpu_millis: None, memory: Some(512 << 20) };
+const REQUESTS: Resources = Resources { cpu_millis: Some(500), memory: Some(128 << 20) };
+/// The limits that go with it: two CPUs are two worker threads.
+const LIMITS: Resources = Resources { cpu_millis: Some(2_000), memory: Some(512 << 20) };
 
 /// The ConfigMap with the table's own bytes. Its name is stable, so that an edit of it is a reload
 /// and not a roll-out.
@@ -121,7 +121,7 @@ fn pod(gateway: &Gateway) -> Pod {
         if sized { (deployment.requests, deployment.limits) } else { (REQUESTS, LIMITS) };
     let first = json!({
         "name": GATEWAY,
-        "image": deployment.image.as_deref().unwrap_or(GATEWAY_IMAGE),
+        "image": image(gateway),
         "imagePullPolicy": "IfNotPresent",
         "command": command(deployment),
         "ports": [
@@ -138,6 +138,12 @@ fn pod(gateway: &Gateway) -> Pod {
         token: true,
         volumes: vec![json!({ "name": "table", "configMap": { "name": GATEWAY } })],
     }
+}
+
+/// The gateway's image.
+pub(crate) fn image(gateway: &Gateway) -> &str {
+    let named = gateway.deployment.as_ref().and_then(|deployment| deployment.image.as_deref());
+    named.unwrap_or(GATEWAY_IMAGE)
 }
 
 fn command(deployment: &Deployment) -> Vec<String> {

@@ -1,13 +1,14 @@
 //! What all our pods have in common: how they are updated, confined, spread and given their
 //! environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use config::{Deployment, Resources};
+use config::{Deployment, Resources, Table};
 use serde_json::{Map, Value, json};
 
 use crate::object::{labels, object, selector};
-use crate::plan::Workload;
+use crate::plan::{self, Workload};
+use crate::{agent, gateway};
 
 /// Seconds between the last that a pod does by itself and being killed: for what a stop costs
 /// beside waiting (the kubelet's own delays, the last log lines).
@@ -49,6 +50,9 @@ pub(crate) fn deployment(workload: Workload<'_>, pod: Pod) -> Value {
     }});
     object(workload, ("apps/v1", "Deployment"), workload.name, rest)
 }
+
+/// Which of a pod's spread constraints is that over nodes.
+pub(crate) const BY_NODE: usize = 1;
 
 fn spec(workload: Workload<'_>, pod: Pod) -> Value {
     let mut volumes = vec![json!({ "name": "tmp", "emptyDir": { "sizeLimit": TMP_MAX } })];
@@ -174,6 +178,19 @@ fn memory(bytes: u64) -> String {
         .iter()
         .find(fits)
         .map_or_else(|| bytes.to_string(), |(unit, bits)| format!("{}{unit}", bytes >> bits))
+}
+
+/// Every image that is rendered with a tag, as Kustomize's `images` has them: a place to give each
+/// another registry or tag. One that is pinned by digest stays as it is.
+pub(crate) fn images(table: &Table) -> Vec<Value> {
+    let runs = plan::runs(table);
+    let named: BTreeSet<_> =
+        runs.iter().map(agent::image).chain([gateway::image(&table.gateway)]).collect();
+    let by_tag = named.into_iter().filter(|image| !image.contains('@'));
+    by_tag
+        .filter_map(|image| image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')))
+        .map(|(name, tag)| json!({ "name": name, "newName": name, "newTag": tag }))
+        .collect()
 }
 
 /// A probe over HTTP. It always has a time-out: without one it waits a single second.

@@ -26,8 +26,10 @@ fn generated_manifests_of_our_own_table_are_committed() {
         );
     }
     let rendered: BTreeSet<PathBuf> = files.iter().map(|file| here(&file.path)).collect();
-    for stray in marked(&here("base")).difference(&rendered) {
-        panic!("{} is rendered no more: remove it", stray.display());
+    for folder in ["base", "components", "overlays"] {
+        for stray in marked(&here(folder)).difference(&rendered) {
+            panic!("{} is rendered no more: remove it", stray.display());
+        }
     }
 }
 
