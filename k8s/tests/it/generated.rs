@@ -10,12 +10,19 @@ fn generated_manifests_of_our_own_table_are_committed() {
     let text = std::fs::read_to_string(here("../config/switchyard.toml")).unwrap();
     let table = config::parse(&text, "switchyard.toml").unwrap().table;
     let files = k8s::render(&table, &text);
+    let rendered: BTreeSet<PathBuf> = files.iter().map(|file| here(&file.path)).collect();
+    let folders = ["base", "components", "overlays"].map(here);
+    let strays = || -> Vec<PathBuf> {
+        let found = folders.iter().flat_map(|folder| marked(folder));
+        found.filter(|path| !rendered.contains(path)).collect()
+    };
     if std::env::var_os("UPDATE").is_some() {
         for file in &files {
             let path = here(&file.path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, &file.contents).unwrap();
         }
+        strays().iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
     for file in &files {
         let was = std::fs::read_to_string(here(&file.path)).unwrap_or_default();
@@ -25,12 +32,8 @@ fn generated_manifests_of_our_own_table_are_committed() {
             file.path
         );
     }
-    let rendered: BTreeSet<PathBuf> = files.iter().map(|file| here(&file.path)).collect();
-    for folder in ["base", "components", "overlays"] {
-        for stray in marked(&here(folder)).difference(&rendered) {
-            panic!("{} is rendered no more: remove it", stray.display());
-        }
-    }
+    let strays = strays();
+    assert!(strays.is_empty(), "rendered no more, `UPDATE=1` removes them: {strays:?}");
 }
 
 /// The files below a folder that begin as rendered ones do.
