@@ -10,3 +10,8 @@ pub const NOT_BEGUN: &str = "x-switchyard-not-begun";
 pub const ERROR: &str = "x-switchyard-error";
 /// Port on which agents listen in a pod.
 pub const AGENT_PORT: u16 = 8000;
+/// Metric by which autoscalers ask for an agent's load: requests in flight, queued and held, over
+/// all gateways.
+pub const LOAD_METRIC: &str = "agent_load";
+/// Label of [`LOAD_METRIC`] that names the agent's type.
+pub const LOAD_LABEL: &str = "agent";

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod invoke;
+pub(crate) mod render;
 pub(crate) mod schema;
 pub(crate) mod serve;
 pub(crate) mod status;

@@ -7,7 +7,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{check, invoke, schema, serve, status, up};
+use cli::{check, invoke, render, schema, serve, status, up};
 
 /// The router in front of agents.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Command {
     Serve(serve::Args),
     /// Validate a table and name every problem with its place.
     Check(check::Args),
+    /// Make the Kubernetes manifests of a table.
+    Render(render::Args),
     /// Print the JSON Schema of the table, for editors.
     Schema,
     /// Call an agent once.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::Schema => schema::run(),
         Command::Invoke(args) => invoke::run(&args),
         Command::Status(args) => status::run(&args),

@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which crates of this workspace each may depend on. A new one has its line here.
-const DIRECTIONS: &[(&str, &[&str])] =
-    &[("agents", &["config"]), ("benches", &[]), ("config", &[]), ("switchyard", &["config"])];
+const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("agents", &["config"]),
+    ("benches", &[]),
+    ("config", &[]),
+    ("k8s", &["config"]),
+    ("switchyard", &["config", "k8s"]),
+];
 
 /// All that `config` may depend on: text, numbers and networks as values, nothing that opens
 /// a file or a socket.

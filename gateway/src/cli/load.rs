@@ -6,14 +6,31 @@ use config::{Checked, Problem};
 
 /// Reads and checks the table in `path`. A file that can't be read is one problem at its start.
 pub(crate) fn load(path: &Path) -> Result<Checked, Vec<Problem>> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(&file, &error)])?;
-    config::parse(&text, &file)
+    config::parse(&read(path)?, &path.display().to_string())
+}
+
+fn read(path: &Path) -> Result<String, Vec<Problem>> {
+    let explained = |error| vec![unreadable(&path.display().to_string(), &error)];
+    std::fs::read_to_string(path).map_err(explained)
 }
 
 /// As [`load`], with problems and warnings told on stderr; `None` when the table can't be used.
 pub(crate) fn load_or_explain(path: &Path) -> Option<Checked> {
-    match load(path) {
+    explain(load(path))
+}
+
+/// As [`load_or_explain`], and the text that it was read from.
+pub(crate) fn load_text_or_explain(path: &Path) -> Option<(Checked, String)> {
+    let mut text = String::new();
+    let checked = read(path).and_then(|read| {
+        text = read;
+        config::parse(&text, &path.display().to_string())
+    });
+    Some((explain(checked)?, text))
+}
+
+fn explain(checked: Result<Checked, Vec<Problem>>) -> Option<Checked> {
+    match checked {
         Ok(checked) => {
             checked.warnings.iter().for_each(|warning| eprintln!("{}", as_warning(warning)));
             Some(checked)

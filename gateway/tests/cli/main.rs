@@ -4,6 +4,7 @@
 
 mod check;
 mod invoke;
+mod render;
 mod run;
 mod status;
 
