@@ -19,6 +19,9 @@ pub(crate) const PRE_STOP: u64 = 5;
 /// What a drain may take beyond the longest request: the same as the gateway's own.
 const DRAIN_MARGIN: Duration = Duration::from_secs(30);
 
+/// The largest limit that the reference agents take.
+const IN_FLIGHT_MAX: u64 = 100_000;
+
 /// Port of Services of agents. The pods' port is [`names::AGENT_PORT`].
 const SERVICE_PORT: u16 = 80;
 
@@ -79,8 +82,9 @@ pub(crate) fn image<'a>(run: &Run<'a>) -> &'a str {
 /// how many requests it may have at once where each type that it serves has a limit.
 fn told(run: &Run<'_>) -> Vec<(&'static str, String)> {
     let mut told = vec![("AGENT_DRAIN_TIMEOUT", format!("{}s", seconds(drain(run))))];
-    let limits: Option<u32> = run.serves.iter().map(|agent| agent.max_in_flight).sum();
-    told.extend(limits.map(|limit| ("AGENT_MAX_IN_FLIGHT", limit.to_string())));
+    let limits: Option<u64> =
+        run.serves.iter().map(|agent| agent.max_in_flight.map(u64::from)).sum();
+    told.extend(limits.map(|limit| ("AGENT_MAX_IN_FLIGHT", limit.min(IN_FLIGHT_MAX).to_string())));
     told
 }
 

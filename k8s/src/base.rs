@@ -31,7 +31,9 @@ pub fn render(table: &Table, text: &str) -> Vec<File> {
 /// The files with objects. Numbers put namespaces first: `kubectl apply -f` takes a folder's files
 /// by name.
 fn manifests(table: &Table, text: &str) -> Vec<(String, Vec<Value>)> {
-    let namespaces = plan::namespaces(table).into_iter().map(object::namespace).collect();
+    let own = table.kubernetes.namespace.as_str();
+    let made = plan::namespaces(table).into_iter().filter(|name| !plan::is_given(name));
+    let namespaces: Vec<_> = made.map(|name| object::namespace(name, name == own)).collect();
     let mut files = vec![
         ("00-namespace.yaml".to_owned(), namespaces),
         ("10-table.yaml".to_owned(), vec![gateway::config_map(table, text)]),
@@ -46,6 +48,7 @@ fn manifests(table: &Table, text: &str) -> Vec<(String, Vec<Value>)> {
         };
         files.push((format!("30-{place}.yaml"), agent::objects(&run, plan::gateway(table))));
     }
+    files.retain(|(_, objects)| !objects.is_empty());
     files
 }
 

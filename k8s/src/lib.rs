@@ -1,7 +1,7 @@
 //! The table as Kubernetes manifests: table in, a folder of files out. No I/O.
 //!
 //! Everything that the files say comes from the table; what the table leaves open has one default
-//! here, a constant with its reason. Objects are JSON values until [`yaml`] writes them.
+//! here, a constant with its reason. Objects are JSON values until `yaml` writes them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -40,9 +40,10 @@ pub(crate) fn object(
     object
 }
 
-/// A namespace that takes only pods which ask for nothing special.
-pub(crate) fn namespace(name: &str) -> Value {
-    json!({
+/// A namespace. One of our `own` takes only pods that ask for nothing special; in one that others
+/// may have pods in, too, that isn't ours to say.
+pub(crate) fn namespace(name: &str, own: bool) -> Value {
+    let mut namespace = json!({
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": {
@@ -50,10 +51,13 @@ pub(crate) fn namespace(name: &str) -> Value {
             "labels": {
                 "app.kubernetes.io/part-of": "switchyard",
                 "app.kubernetes.io/managed-by": "switchyard",
-                "pod-security.kubernetes.io/enforce": "restricted",
             },
         },
-    })
+    });
+    if own {
+        namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
+    }
+    namespace
 }
 
 /// The account that a workload's pods run as.

@@ -132,17 +132,11 @@ fn production(table: &Table) -> Component {
     let target = json!({
         "kind": "Deployment", "name": workload.name, "namespace": workload.namespace,
     });
-    let deny = |namespace| {
-        let here = Workload { namespace, ..workload };
-        let rest = json!({ "spec": { "podSelector": {}, "policyTypes": ["Ingress"] }});
-        object(here, ("networking.k8s.io/v1", "NetworkPolicy"), "default-deny", rest)
-    };
+    let deny = json!({ "spec": { "podSelector": {}, "policyTypes": ["Ingress"] }});
+    let deny = object(workload, ("networking.k8s.io/v1", "NetworkPolicy"), "default-deny", deny);
     Component {
         name: "production",
-        resources: vec![(
-            "default-deny.yaml",
-            plan::namespaces(table).into_iter().map(deny).collect(),
-        )],
+        resources: vec![("default-deny.yaml", vec![deny])],
         patches: [
             vec![json!({ "target": target, "patch": yaml::document(&strict) })],
             gateways(table, |min, max| GATEWAYS.min(max).max(min)),

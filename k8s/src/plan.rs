@@ -74,6 +74,11 @@ pub(crate) fn namespaces(table: &Table) -> Vec<&str> {
     std::iter::once(own).chain(others.into_iter().filter(|other| *other != own)).collect()
 }
 
+/// Whether every cluster has this namespace, so that it isn't ours to make.
+pub(crate) fn is_given(namespace: &str) -> bool {
+    namespace == "default" || namespace.starts_with("kube-")
+}
+
 /// The namespaces in which the gateway looks up replicas, the table's own first: those of every
 /// Service that the table names.
 pub(crate) fn looked_up(table: &Table) -> Vec<&str> {

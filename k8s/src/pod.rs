@@ -1,7 +1,7 @@
 //! What all our pods have in common: how they are updated, confined, spread and given their
 //! environment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use config::{Deployment, Resources, Table};
 use serde_json::{Map, Value, json};
@@ -144,15 +144,11 @@ fn variable(name: &str, value: &str) -> Value {
 
 /// `resources`, or null where the table names none.
 pub(crate) fn resources(requests: Resources, limits: Resources) -> Value {
-    let parts = [("requests", requests), ("limits", limits)];
-    let named: BTreeMap<_, _> = parts
-        .into_iter()
-        .filter_map(|(name, resources)| Some((name, quantities(resources)?)))
+    let parts = [("requests", requests), ("limits", limits)].into_iter();
+    let named: Map<String, Value> = parts
+        .filter_map(|(name, resources)| Some((name.to_owned(), quantities(resources)?)))
         .collect();
-    let in_order = ["requests", "limits"].into_iter();
-    let found: Map<String, Value> =
-        in_order.filter_map(|name| Some((name.to_owned(), named.get(name)?.clone()))).collect();
-    if found.is_empty() { Value::Null } else { Value::Object(found) }
+    if named.is_empty() { Value::Null } else { Value::Object(named) }
 }
 
 fn quantities(resources: Resources) -> Option<Value> {

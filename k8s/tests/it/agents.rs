@@ -180,6 +180,29 @@ fn only_the_gateway_may_call_an_agent_also_from_another_namespace() {
         .map(|object| object["metadata"]["name"].clone())
         .collect();
     assert_eq!(namespaces, ["ai-agents", "elsewhere"]);
+    let enforce = |name: &str| {
+        let namespace = rendered.get("Namespace", name);
+        namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce").cloned()
+    };
+    assert_eq!(enforce("ai-agents"), Some(json!("restricted")));
+    assert_eq!(enforce("elsewhere"), None, "others may have pods there");
+}
+
+#[test]
+fn a_namespace_that_every_cluster_has_is_left_as_it_is() {
+    let rendered = render("[kubernetes]\nnamespace = \"default\"\n[agents.a]\nservice = \"a\"\n");
+    assert!(!rendered.objects().iter().any(|object| object["kind"] == "Namespace"));
+    assert_eq!(rendered.get("Deployment", "switchyard")["metadata"]["namespace"], "default");
+    assert!(!rendered.text("base/Kustomization").contains("00-namespace.yaml"));
+}
+
+#[test]
+fn limits_that_no_agent_takes_are_cut_to_the_largest_that_one_does() {
+    let rendered = agent(
+        "max_in_flight = 1000000\n[agents.also]\nshares = \"coding\"\nmax_in_flight = 1000000\n",
+        "",
+    );
+    assert_eq!(rendered.env("coding-agent", "AGENT_MAX_IN_FLIGHT"), Some(json!("100000")));
 }
 
 #[test]
