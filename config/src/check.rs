@@ -87,11 +87,12 @@ fn check_services(root: &Root, agents: &[(&str, &At<Agent>)], notes: &mut Notes)
     });
 }
 
-/// `name.namespace` of a Service.
+/// `name.namespace` of a Service, and the port where there is one.
 pub(crate) fn full_name(service: &str, root: &Root) -> String {
-    match service.contains('.') {
+    let (name, port) = service.split_at(service.find(':').unwrap_or(service.len()));
+    match name.contains('.') {
         true => service.to_owned(),
-        false => format!("{service}.{}", root.kubernetes().value.namespace().value),
+        false => format!("{name}.{}{port}", root.kubernetes().value.namespace().value),
     }
 }
 

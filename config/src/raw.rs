@@ -97,7 +97,8 @@ section! {
         /// One line for people.
         description: Line = ""; eg "Writes and runs code",
         /// The Kubernetes Service, `name` or `name.namespace`, for `kubernetes` and `dns`
-        /// discovery.
+        /// discovery. With `dns` it is looked up as it is written and called on port 80, or on the
+        /// one that follows: a headless Service needs its pods', `"coding-agent:8000"`.
         service: Service; eg "coding-agent",
         /// Addresses, for `listed` discovery and where `service` is absent. The port is 80 without
         /// one.

@@ -29,6 +29,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use self::connections::MAX as CONNECTIONS_MAX;
 use self::gauges::Gauges;
+use crate::discovery::Status;
 use crate::discovery::managed::{Fleet, Managed};
 use crate::request_id;
 use crate::shared::{Phase, Shared};
@@ -44,6 +45,7 @@ pub struct Admin {
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     managed: Option<Managed>,
+    discovery: Arc<Status>,
     gauges: Gauges,
 }
 
@@ -54,8 +56,9 @@ impl Admin {
         shared: Arc<Shared>,
         phase: watch::Receiver<Phase>,
         managed: Option<Managed>,
+        discovery: Arc<Status>,
     ) -> Self {
-        Self { shared, phase, managed, gauges: Gauges::default() }
+        Self { shared, phase, managed, discovery, gauges: Gauges::default() }
     }
 
     fn current(&self) -> Arc<Snapshot> {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
-use crate::discovery::{listed, managed};
+use crate::discovery::{Discovery, Status, kubernetes};
 use crate::metrics::Metrics;
 use crate::reload::Reload;
 use crate::shared::{Phase, Shared};
@@ -62,6 +62,9 @@ pub enum BindError {
     /// The table asks for what this version does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// There is no way to ask the cluster.
+    #[error(transparent)]
+    Credentials(#[from] kubernetes::Unusable),
 }
 
 /// How it ended.
@@ -84,6 +87,7 @@ pub struct Gateway {
     reload: Reload,
     stopper: Stopper,
     managed: Option<Managed>,
+    discovery: Discovery,
     dropped_log_lines: Option<Dropped>,
 }
 
@@ -120,14 +124,11 @@ impl Gateway {
     /// Opens the listeners.
     ///
     /// # Errors
-    /// When an address can't be had, or the table asks for what this version does not do.
+    /// When an address can't be had, the table asks for what this version does not do, or there are
+    /// no credentials for the cluster that it should follow.
     pub fn bind(checked: config::Checked, options: Options) -> Result<Self, BindError> {
         let table = Arc::new(checked.table);
-        if matches!(table.gateway.discovery, config::Discovery::Kubernetes | config::Discovery::Dns)
-        {
-            let text = "this version finds replicas by the table's endpoints only: set discovery = \"listed\"";
-            return Err(BindError::Unsupported(text.into()));
-        }
+        let mut discovery = Discovery::new(table.gateway.discovery, options.managed.clone())?;
         let workers = match table.gateway.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -141,10 +142,7 @@ impl Gateway {
         let of = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
         let addresses = (of(&listeners[0], address), of(&admin_listener, admin_address));
         let metrics = Arc::new(Metrics::new());
-        let found = match &options.managed {
-            Some(managed) => managed::find(&table, &managed.borrow()),
-            None => listed::find(&table),
-        };
+        let found = discovery.find(&table);
         let tables = Tables::new(Arc::clone(&table), &found, Arc::clone(&metrics))
             .map_err(|error| BindError::Unsupported(error.to_string()))?;
         let shared = Arc::new(Shared {
@@ -161,6 +159,7 @@ impl Gateway {
             shared,
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
             managed: options.managed,
+            discovery,
             dropped_log_lines: options.dropped_log_lines,
         })
     }
@@ -206,9 +205,15 @@ impl Gateway {
             phase,
             stopper: self.stopper,
             managed: self.managed,
+            status: self.discovery.status(),
             dropped_log_lines: self.dropped_log_lines,
         };
-        let outcome = runtime.block_on(control.run(self.admin_listener, self.reload, workers));
+        let outcome = runtime.block_on(control.run(
+            self.admin_listener,
+            self.reload,
+            self.discovery,
+            workers,
+        ));
         runtime.shutdown_background();
         outcome
     }
@@ -251,6 +256,7 @@ struct Control {
     phase: watch::Sender<Phase>,
     stopper: Stopper,
     managed: Option<Managed>,
+    status: Arc<Status>,
     dropped_log_lines: Option<Dropped>,
 }
 
@@ -259,16 +265,22 @@ impl Control {
         mut self,
         admin_listener: TcpListener,
         reload: Reload,
+        discovery: Discovery,
         workers: Vec<WorkerThread>,
     ) -> Outcome {
         let tables = reload.tables();
-        let admin =
-            Admin::new(Arc::clone(&self.shared), self.phase.subscribe(), self.managed.clone());
+        let admin = Admin::new(
+            Arc::clone(&self.shared),
+            self.phase.subscribe(),
+            self.managed.take(),
+            Arc::clone(&self.status),
+        );
         tokio::spawn(admin::serve(admin_listener, admin));
         tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));
         tokio::spawn(capacity(Arc::clone(&self.shared)));
         tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
-        tokio::spawn(reload.run(self.managed.clone(), true));
+        let source = discovery.start(reload.tables());
+        tokio::spawn(reload.run(source, true));
         let stopped = self.stop(tables);
         let joined = tokio::task::spawn_blocking(move || {
             workers.into_iter().map(|worker| worker.join().map_or(0, |cut| cut.unwrap_or(0))).sum()

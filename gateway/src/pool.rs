@@ -168,11 +168,13 @@ pub enum State {
     Ejected,
     /// Out by active checks.
     Unhealthy,
+    /// Discovery has taken it away; what it still has under way goes on.
+    Draining,
 }
 
 impl State {
     /// Every state, for gauges.
-    pub const ALL: [Self; 3] = [Self::Ready, Self::Ejected, Self::Unhealthy];
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Ejected, Self::Unhealthy, Self::Draining];
 
     /// As it stands in JSON and labels.
     #[must_use]
@@ -181,6 +183,7 @@ impl State {
             Self::Ready => "ready",
             Self::Ejected => "ejected",
             Self::Unhealthy => "unhealthy",
+            Self::Draining => "draining",
         }
     }
 }
@@ -204,7 +207,7 @@ impl Place {
         self.retired.store(retired, Relaxed);
     }
 
-    /// Its state now.
+    /// Its state now, as one that is in the pool.
     #[must_use]
     pub fn state(&self, now_ms: u64) -> State {
         if self.probe.is_unhealthy() {

@@ -18,8 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use self::file::{Contents, Stamp};
 pub use self::restart::NeedsRestart;
 use self::watch::Watch;
-use crate::discovery::managed::{self, Managed};
-use crate::discovery::{Found, listed};
+use crate::discovery::{Found, Source};
 use crate::table::{Refused, Tables};
 
 /// How often the file is looked at though nothing was told of it: not every file system tells.
@@ -40,6 +39,8 @@ pub struct Reload {
     stamp: Option<Stamp>,
     /// What was last refused, if nothing was taken since.
     refused: Option<String>,
+    /// What was last found, once something was.
+    found: Option<Found>,
 }
 
 /// A change that is left to settle.
@@ -56,7 +57,7 @@ impl Reload {
     pub fn new(file: PathBuf, tables: Arc<Tables>, table: Arc<Table>) -> Self {
         survive_hangups();
         let accepted = channel::Sender::new(table);
-        Self { file, tables, accepted, stamp: None, refused: None }
+        Self { file, tables, accepted, stamp: None, refused: None, found: None }
     }
 
     /// Every table in force.
@@ -66,7 +67,7 @@ impl Reload {
     }
 
     /// Follows it until dropped. `sighup`: reads it again at each such signal.
-    pub async fn run(mut self, mut managed: Option<Managed>, sighup: bool) {
+    pub async fn run(mut self, mut source: Source, sighup: bool) {
         let mut hangups = sighup.then(hangups).flatten();
         let mut watch = Watch::new(&self.file);
         let mut poll = interval(POLL);
@@ -77,18 +78,26 @@ impl Reload {
             let due = pending.as_ref().map(|pending| pending.due);
             tokio::select! {
                 settle = watch.changed() => self.wait(&mut pending, settle),
-                () = at(due) => self.settled(&mut pending, &mut watch, &mut managed).await,
+                () = at(due) => self.settled(&mut pending, &mut watch, &mut source).await,
                 _ = poll.tick() => self.look(&mut pending, &mut watch),
                 () = hangup(&mut hangups) => {
                     pending = None;
                     watch.rearm();
-                    self.read(&mut managed, true).await;
+                    self.read(&mut source, true).await;
                 }
-                () = fleet_changed(&mut managed) => {
-                    self.tables.rediscover(&find(&self.tables.current().table, &mut managed));
-                }
+                () = source.changed() => self.rediscover(&mut source),
             }
         }
+    }
+
+    /// Something else may be found: a new snapshot, unless it is about Services of others.
+    fn rediscover(&mut self, source: &mut Source) {
+        let found = source.find(&self.tables.current().table);
+        if self.found.as_ref() != Some(&found) {
+            self.tables.rediscover(&found);
+            self.found = Some(found);
+        }
+        source.in_force();
     }
 
     /// Something happened to the file: it is read when it has been left alone for `settle`.
@@ -110,7 +119,7 @@ impl Reload {
         &mut self,
         pending: &mut Option<Pending>,
         watch: &mut Watch,
-        managed: &mut Option<Managed>,
+        source: &mut Source,
     ) {
         // Links are followed before the file is read: what changes after that is told.
         watch.rearm();
@@ -121,11 +130,11 @@ impl Reload {
             return self.wait(pending, watch::SETTLE);
         }
         *pending = None;
-        self.read(managed, false).await;
+        self.read(source, false).await;
     }
 
     /// Reads the file and judges what it holds. `asked`: somebody wants to hear of it in any case.
-    async fn read(&mut self, managed: &mut Option<Managed>, asked: bool) {
+    async fn read(&mut self, source: &mut Source, asked: bool) {
         self.stamp = Stamp::of(&self.file);
         let path = self.file.clone();
         let read = tokio::task::spawn_blocking(move || Contents::read(&path));
@@ -138,7 +147,7 @@ impl Reload {
             return;
         }
         match self.check(contents.clone(), in_force).await {
-            Ok(checked) => self.take(checked, managed, &contents),
+            Ok(checked) => self.take(checked, source, &contents),
             Err(problems) => self.refuse(&contents, &problems),
         }
     }
@@ -159,18 +168,22 @@ impl Reload {
         checking.await.expect("checking doesn't panic")
     }
 
-    fn take(&mut self, checked: Checked, managed: &mut Option<Managed>, contents: &Contents) {
+    fn take(&mut self, checked: Checked, source: &mut Source, contents: &Contents) {
         let table = Arc::new(checked.table);
-        let found = find(&table, managed);
+        let found = source.find(&table);
         let generation = match self.tables.replace(Arc::clone(&table), &found) {
             Ok(generation) => generation,
             Err(error) => {
                 let file = self.file.display().to_string();
                 let text = contents.text.as_deref().unwrap_or_default();
                 let problem = problem_at(text, &file, &["agents"], error.to_string(), None);
-                return self.refuse(contents, &[problem]);
+                self.refuse(contents, &[problem]);
+                // What was found since may be news for the table in force as well.
+                return self.rediscover(source);
             }
         };
+        source.in_force();
+        self.found = Some(found);
         self.refused = None;
         tracing::info!(generation, hash = table.hash, "table taken");
         for warning in checked.warnings.iter().take(PROBLEMS_MAX) {
@@ -200,24 +213,6 @@ impl Reload {
             tracing::info!(hash, "the table's file was read again and is unchanged");
         }
     }
-}
-
-/// Where the replicas of this table are, with what runs now.
-fn find(table: &Table, managed: &mut Option<Managed>) -> Found {
-    match managed {
-        Some(managed) => managed::find(table, &managed.borrow_and_update()),
-        None => listed::find(table),
-    }
-}
-
-/// Waits for a change of what runs; for ever when nothing will change any more.
-async fn fleet_changed(managed: &mut Option<Managed>) {
-    if let Some(managed) = managed
-        && managed.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
 }
 
 async fn at(due: Option<Instant>) {

@@ -98,6 +98,18 @@ impl AgentState {
     }
 }
 
+impl AgentState {
+    /// Places that are in no pool any more and have requests under way: they end where they are.
+    #[must_use]
+    pub fn draining<'a>(&self, pooled: impl Iterator<Item = &'a Arc<Place>>) -> Vec<Arc<Place>> {
+        let pooled: HashSet<_> = pooled.map(Arc::as_ptr).collect();
+        let alive = self.places.iter().filter_map(|place| place.upgrade());
+        alive
+            .filter(|place| place.in_flight() > 0 && !pooled.contains(&Arc::as_ptr(place)))
+            .collect()
+    }
+}
+
 impl Agent {
     /// Endpoints that may be picked now. Those of a version without weight never are.
     #[must_use]
@@ -111,6 +123,12 @@ impl Agent {
     /// All its endpoints.
     pub fn places(&self) -> impl Iterator<Item = &Arc<Place>> {
         self.splits.iter().flat_map(|split| split.pool.places())
+    }
+
+    /// Endpoints that discovery has taken away and that still have requests of this agent.
+    #[must_use]
+    pub fn draining(&self) -> Vec<Arc<Place>> {
+        self.state.draining(self.places())
     }
 
     /// The pool that this endpoint is in.
@@ -165,7 +183,20 @@ impl Agent {
     #[must_use]
     pub fn capacity(&self) -> Option<u32> {
         let each = self.settings.max_in_flight?;
-        Some(each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX)))
+        let ready = each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX));
+        Some(ready.saturating_add(self.leaving()))
+    }
+
+    /// Requests at endpoints that were taken away: they take no place from those that came
+    /// instead.
+    fn leaving(&self) -> u32 {
+        let admission = &self.state.admission;
+        let taken = admission.in_flight().saturating_add(admission.held());
+        let pooled: u32 = self.places().map(|place| place.in_flight()).sum();
+        match taken <= pooled {
+            true => 0,
+            false => self.draining().iter().map(|place| place.in_flight()).sum(),
+        }
     }
 }
 

@@ -188,7 +188,7 @@ impl Scalar for Label {
     }
 }
 
-/// A Kubernetes Service: `name` or `name.namespace`.
+/// A Kubernetes Service: `name` or `name.namespace`, and a port for those who go by DNS.
 pub(crate) struct Service;
 
 impl Scalar for Service {
@@ -199,13 +199,21 @@ impl Scalar for Service {
         Leaf::new(
             "a Service's name, or name.namespace",
             "\"coding-agent\"",
-            json!({"type": "string", "pattern": format!("^{label}(\\.{label})?$")}),
+            json!({
+                "type": "string",
+                "pattern": format!("^{label}(\\.{label})?(:[1-9][0-9]{{0,4}})?$"),
+            }),
         )
     }
 
     fn parse(value: &DeValue<'_>) -> Result<String, Wrong> {
         let written = text(value)?;
-        let labels: Vec<&str> = written.split('.').collect();
+        let (name, port) = written.split_once(':').unwrap_or((written, "80"));
+        // As written without further ado: no sign, no leading zero.
+        if port.starts_with(['0', '+']) || port.parse::<u16>().is_err() {
+            return Err(Wrong::Kind);
+        }
+        let labels: Vec<&str> = name.split('.').collect();
         if !labels.iter().all(|label| is_label(label)) {
             return Err(Wrong::Kind);
         }

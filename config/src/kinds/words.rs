@@ -62,7 +62,7 @@ impl Choice for Discovery {
     const WORDS: &'static [(&'static str, Self, &'static str)] = &[
         ("auto", Self::Auto, "`kubernetes` in a pod, else `listed`"),
         ("kubernetes", Self::Kubernetes, "the EndpointSlices of each agent's `service`"),
-        ("dns", Self::Dns, "the addresses that each agent's `service` resolves to"),
+        ("dns", Self::Dns, "what each agent's `service` resolves to"),
         ("listed", Self::Listed, "each agent's `endpoints`"),
     ];
 }

@@ -13,7 +13,7 @@ use super::Admin;
 use super::answer::Refused;
 use crate::discovery::managed::Fleet;
 use crate::error::{Code, Error};
-use crate::pool::now_ms;
+use crate::pool::{State as EndpointState, now_ms};
 use crate::table::{Agent, Snapshot};
 
 /// `GET /agents` on the clients' port: what there is to call.
@@ -90,12 +90,15 @@ fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     let now = now_ms();
     let (mut endpoints, mut memory) = (Vec::new(), None);
-    for place in agent.places() {
+    let draining = agent.draining();
+    let leaving = draining.iter().map(|place| (place, EndpointState::Draining));
+    let pooled = agent.places().map(|place| (place, place.state(now)));
+    for (place, state) in pooled.chain(leaving) {
         let bytes = run.memory_of(&place.endpoint.address);
         memory = bytes.map_or(memory, |bytes| Some(memory.unwrap_or(0) + bytes));
         endpoints.push(json!({
             "address": place.endpoint.address.to_string(),
-            "state": place.state(now).as_str(),
+            "state": state.as_str(),
             "in_flight": place.in_flight(),
             "memory_bytes": bytes,
         }));

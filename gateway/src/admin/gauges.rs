@@ -11,6 +11,7 @@ use metrics::Gauge;
 
 use super::Admin;
 use crate::admission::Admission;
+use crate::discovery::Status;
 use crate::metrics::Metrics;
 use crate::pool::{State as EndpointState, now_ms};
 use crate::shared::Shared;
@@ -22,7 +23,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// `/metrics`. The text of many agents is long: made on a thread where nobody waits for it.
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let text = tokio::task::spawn_blocking(move || {
-        admin.gauges.read(&admin.shared);
+        admin.gauges.read(&admin.shared, &admin.discovery);
         admin.shared.metrics.render()
     });
     ([(CONTENT_TYPE, TEXT)], text.await.expect("rendering doesn't panic"))
@@ -37,7 +38,8 @@ pub(super) struct Gauges {
 
 impl Gauges {
     /// Sets all gauges from the live counts.
-    pub(super) fn read(&self, shared: &Shared) {
+    pub(super) fn read(&self, shared: &Shared, discovery: &Status) {
+        shared.metrics.discovery_age.set(discovery.age().as_secs_f64());
         shared.metrics.connections.set(shared.connections.load(Relaxed) as f64);
         let now = counts(shared);
         let mut shown = self.shown.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -68,6 +70,7 @@ fn left(shared: &Shared, label: &str) -> Counts {
     let mut counts = Counts::default();
     if let Some(state) = shared.tables.state(label) {
         counts.add(&state.admission);
+        counts.add_draining(state.draining(std::iter::empty()).len());
     }
     counts
 }
@@ -88,6 +91,13 @@ impl Counts {
             let counted = EndpointState::ALL.iter().zip(&mut self.endpoints);
             counted.filter(|(of, _)| **of == state).for_each(|(_, count)| *count += 1);
         }
+        self.add_draining(agent.draining().len());
+    }
+
+    fn add_draining(&mut self, places: usize) {
+        let counted = EndpointState::ALL.iter().zip(&mut self.endpoints);
+        let draining = counted.filter(|(of, _)| **of == EndpointState::Draining);
+        draining.for_each(|(_, count)| *count += places as u64);
     }
 
     fn add(&mut self, admission: &Admission) {

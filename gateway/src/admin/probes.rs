@@ -15,12 +15,17 @@ pub(super) async fn livez() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// 200 when it can take traffic; a refused edit doesn't change that, but is told.
+/// 200 when it can take traffic; a refused edit doesn't change that, nor addresses that may be out
+/// of date, but both are told.
 pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<Value>) {
     let snapshot = admin.current();
     // Copied out, so that nobody who changes the phase waits for us.
     let phase = *admin.phase.borrow();
+    let discovery = &admin.discovery;
     let (status, word, reason) = match phase {
+        Phase::Running if !discovery.is_ready() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting", "waits to be told where the replicas are")
+        }
         Phase::Running => (StatusCode::OK, "ready", "takes requests"),
         Phase::Closing => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining", "shutting down: still accepts")
@@ -35,6 +40,10 @@ pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
         "generation": snapshot.generation,
         "hash": snapshot.table.hash,
         "refused": table::refused(&admin),
+        "discovery": {
+            "source": discovery.source(),
+            "age_seconds": discovery.age().as_secs_f64(),
+        },
     });
     (status, Json(body))
 }

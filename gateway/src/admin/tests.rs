@@ -54,7 +54,12 @@ impl Yard {
         });
         let (phase, fleet) = (watch::Sender::new(Phase::Running), watch::Sender::default());
         let managed = Some(fleet.subscribe());
-        let admin = Admin::new(Arc::clone(&shared), phase.subscribe(), managed);
+        let admin = Admin::new(
+            Arc::clone(&shared),
+            phase.subscribe(),
+            managed,
+            Arc::new(Status::at_hand("managed")),
+        );
         Self { shared, phase, fleet, router: router(Arc::new(admin)) }
     }
 

@@ -57,7 +57,8 @@ where
 fn filter() -> EnvFilter {
     let wanted = std::env::var(FILTER).unwrap_or_default();
     let wanted = if wanted.is_empty() { "info" } else { &wanted };
-    EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+    // The API's client tells every failure; discovery tells when it begins and when it is over.
+    EnvFilter::try_new(format!("kube_client=off,{wanted}")).unwrap_or_else(|error| {
         eprintln!("warning: {FILTER}: {error}; logging at info");
         EnvFilter::new("info")
     })

@@ -1,6 +1,8 @@
 //! What a reload cannot change: it is read once, at the start.
 
-use config::{Discovery, Gateway, Problem, Table, problem_at};
+use config::{Gateway, Problem, Table, problem_at};
+
+use crate::discovery::resolve;
 
 /// A key of `[gateway]` that only a restart changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,16 +44,8 @@ impl NeedsRestart {
             Self::Admin => one.admin != other.admin,
             Self::Workers => one.workers != other.workers,
             Self::MaxConnections => one.max_connections != other.max_connections,
-            Self::Discovery => source(one.discovery) != source(other.discovery),
+            Self::Discovery => resolve(one.discovery) != resolve(other.discovery),
         }
-    }
-}
-
-/// This version looks nowhere but in the table.
-fn source(discovery: Discovery) -> Discovery {
-    match discovery {
-        Discovery::Auto => Discovery::Listed,
-        named => named,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
+use crate::discovery::listed;
 use crate::discovery::managed::{Fleet, ManagedAgent, Replica};
 use crate::metrics::Metrics;
 
@@ -64,7 +65,7 @@ impl Yard {
 }
 
 async fn read(reload: &mut Reload) {
-    reload.read(&mut None, false).await;
+    reload.read(&mut Source::Listed, false).await;
 }
 
 async fn until(what: &str, mut is: impl FnMut() -> bool) {
@@ -80,7 +81,7 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
 async fn an_edit_is_taken_told_and_counted() {
     let (yard, reload) = Yard::new(&text(1));
     let mut tables = reload.tables();
-    let following = tokio::spawn(reload.run(None, false));
+    let following = tokio::spawn(reload.run(Source::Listed, false));
     for (generation, write_over) in [(2, true), (3, false)] {
         let edited = text(generation as u16);
         if write_over {
@@ -103,7 +104,7 @@ async fn an_edit_is_taken_told_and_counted() {
 async fn an_edit_between_the_start_and_the_first_look_is_taken() {
     let (yard, reload) = Yard::new(&text(1));
     yard.write(&text(2));
-    let following = tokio::spawn(reload.run(None, false));
+    let following = tokio::spawn(reload.run(Source::Listed, false));
     until("it is taken", || yard.generation() == 2).await;
     following.abort();
 }
@@ -149,12 +150,12 @@ async fn who_asks_is_told_again() {
     let (yard, mut reload) = Yard::new(&text(1));
     yard.write("nonsense = 1\n");
     for _ in 0..2 {
-        reload.read(&mut None, true).await;
+        reload.read(&mut Source::Listed, true).await;
     }
     assert_eq!(yard.counted(), (0, 2));
     yard.write(&text(1));
     for _ in 0..2 {
-        reload.read(&mut None, true).await;
+        reload.read(&mut Source::Listed, true).await;
     }
     assert_eq!((yard.counted(), yard.generation()), ((0, 2), 1));
 }
@@ -190,7 +191,7 @@ async fn an_edit_that_nobody_told_of_is_found_by_looking() {
     yard.write(&text(2));
     reload.look(&mut pending, &mut watch);
     assert!(pending.is_some());
-    reload.settled(&mut pending, &mut watch, &mut None).await;
+    reload.settled(&mut pending, &mut watch, &mut Source::Listed).await;
     assert_eq!((pending.is_none(), yard.ports()), (true, vec![2]));
 }
 
@@ -203,11 +204,11 @@ async fn what_is_still_being_written_is_left_alone_but_not_for_ever() {
     let first = pending.as_ref().unwrap();
     assert_eq!(first.due, first.since + SETTLE_MAX);
     yard.write(&text(2));
-    reload.settled(&mut pending, &mut watch, &mut None).await;
+    reload.settled(&mut pending, &mut watch, &mut Source::Listed).await;
     assert_eq!((pending.is_some(), yard.ports()), (true, vec![1]), "it has moved: wait");
     pending.as_mut().unwrap().since -= SETTLE_MAX;
     yard.write(&text(3));
-    reload.settled(&mut pending, &mut watch, &mut None).await;
+    reload.settled(&mut pending, &mut watch, &mut Source::Listed).await;
     assert_eq!((pending.is_none(), yard.ports()), (true, vec![3]), "it has moved long enough");
 }
 
@@ -223,7 +224,7 @@ async fn what_runs_is_found_for_the_table_in_force() {
         Arc::new(BTreeMap::from([("qa".to_owned(), agent)]))
     };
     let (runs, managed) = channel::channel(Arc::default());
-    let following = tokio::spawn(reload.run(Some(managed), false));
+    let following = tokio::spawn(reload.run(Source::Managed(managed), false));
     runs.send_replace(fleet(&[7, 8]));
     until("what runs is found", || yard.ports() == [7, 8]).await;
     assert_eq!(yard.generation(), 1);

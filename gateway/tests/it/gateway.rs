@@ -67,6 +67,8 @@ fn command(file: &Path) -> Command {
     command.arg("serve").arg("--config").arg(file);
     command.env("SWITCHYARD_LOG_FORMAT", "json").env("SWITCHYARD_LOG", "info");
     command.env_remove("SWITCHYARD_LISTEN").env_remove("SWITCHYARD_ADMIN");
+    // No test meets the cluster of whoever runs it.
+    command.env("KUBECONFIG", "/nonexistent/kubeconfig");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -83,17 +85,26 @@ pub async fn refused_start(text: &str) -> (i32, String) {
 impl Gateway {
     /// Starts the gateway with this table: see [`table`] for what is filled in.
     pub async fn start(text: &str) -> Gateway {
+        Gateway::start_with(text, &[]).await
+    }
+
+    /// As [`Gateway::start`], with these in its environment.
+    pub async fn start_with(text: &str, env: &[(&str, &str)]) -> Gateway {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("switchyard.toml");
         std::fs::write(&file, table(text)).unwrap();
-        let mut gateway = Gateway::start_on(&file, &[]).await;
+        let mut gateway = Gateway::spawn(command(&file).envs(env.iter().copied()), &file).await;
         gateway._folder = Some(folder);
         gateway
     }
 
     /// Starts the gateway with a table that is there, and further arguments.
     pub async fn start_on(file: &Path, arguments: &[&str]) -> Gateway {
-        let mut child = command(file).args(arguments).spawn().expect("the binary starts");
+        Gateway::spawn(command(file).args(arguments), file).await
+    }
+
+    async fn spawn(command: &mut Command, file: &Path) -> Gateway {
+        let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let stderr = child.stderr.take().unwrap().into_owned_fd().unwrap();
         let kept = Arc::clone(&log);

@@ -134,7 +134,10 @@ async fn an_agent_is_held_back_by_a_client_that_does_not_read() {
     for http in BOTH {
         let sent = Arc::new(AtomicU64::new(0));
         let big = sends(Arc::clone(&sent)).await;
-        let gateway = warm(&[big.addr], "").await;
+        let echo = echoes().await;
+        let gateway = warm(&[big.addr], &agent("warm", &[echo.addr], "")).await;
+        // The code that it runs counts as memory, from its first use on.
+        gateway.ask_by(http, post("/agents/warm/", vec![b'x'; 1 << 20])).await.ok();
         let peak = Peak::of(&gateway);
         let mut open = gateway.open(http, get("/agents/big/")).await;
         open.head().await;
@@ -158,7 +161,10 @@ async fn an_agent_is_held_back_by_a_client_that_does_not_read() {
 async fn a_client_is_held_back_by_an_agent_that_does_not_read() {
     for http in BOTH {
         let mut slow = Agent::manual().await;
-        let gateway = warm(&[slow.addr], "max_body = \"128MiB\"").await;
+        let echo = echoes().await;
+        let more = format!("max_body = \"128MiB\"\n{}", agent("warm", &[echo.addr], ""));
+        let gateway = warm(&[slow.addr], &more).await;
+        gateway.ask_by(http, post("/agents/warm/", vec![b'x'; 1 << 20])).await.ok();
         let body = Bytes::from(vec![b'x'; usize::try_from(THROUGH).unwrap()]);
         let peak = Peak::of(&gateway);
         let mut open = gateway.open(http, post("/agents/big/", body)).await;

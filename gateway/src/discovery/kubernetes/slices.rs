@@ -1,0 +1,242 @@
+//! EndpointSlices (`discovery.k8s.io/v1`): what of them counts, and which addresses they come to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+
+/// The label that names a slice's Service.
+pub(super) const SERVICE: &str = "kubernetes.io/service-name";
+/// The port that agents are called on, where there are several.
+const PORT_NAME: &str = "http";
+
+/// What counts of one slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slice {
+    pub(super) service: String,
+    port: Option<u16>,
+    pods: Vec<Pod>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pod {
+    ip: IpAddr,
+    uid: Option<String>,
+    conditions: Conditions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Conditions {
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+}
+
+impl Slice {
+    /// `None`: it is no Service's.
+    pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
+        let service = slice.metadata.labels.as_ref()?.get(SERVICE)?.clone();
+        let port = port(slice.ports.as_deref().unwrap_or_default());
+        let pods = slice.endpoints.iter().filter_map(Pod::of).collect();
+        Some(Self { service, port, pods })
+    }
+}
+
+impl Pod {
+    /// `None`: its address is no IP address, as in slices of names.
+    fn of(endpoint: &Endpoint) -> Option<Self> {
+        let ip = endpoint.addresses.first()?.parse().ok()?;
+        let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
+        let given = endpoint.conditions.clone().unwrap_or_default();
+        let conditions = Conditions {
+            ready: given.ready.unwrap_or(true),
+            serving: given.serving.unwrap_or(true),
+            terminating: given.terminating.unwrap_or(false),
+        };
+        Some(Self { ip, uid, conditions })
+    }
+}
+
+impl Conditions {
+    /// In the first line. (With `publishNotReadyAddresses` `ready` is no promise.)
+    fn is_ready(self) -> bool {
+        self.ready && self.serving && !self.terminating
+    }
+
+    /// Where nobody is ready.
+    fn is_last_resort(self) -> bool {
+        self.serving && self.terminating
+    }
+
+    /// Of one pod in two slices, for a moment: nobody comes back from terminating.
+    fn merged(self, other: Self) -> Self {
+        Self {
+            ready: self.ready || other.ready,
+            serving: self.serving || other.serving,
+            terminating: self.terminating || other.terminating,
+        }
+    }
+}
+
+/// The port called `http`, else the only one that speaks TCP.
+fn port(ports: &[EndpointPort]) -> Option<u16> {
+    let tcp = |port: &&EndpointPort| port.protocol.as_deref().is_none_or(|name| name == "TCP");
+    let tcp: Vec<_> = ports.iter().filter(tcp).collect();
+    let named = tcp.iter().find(|port| port.name.as_deref() == Some(PORT_NAME));
+    let port = match (named, tcp.as_slice()) {
+        (Some(named), _) => named,
+        (None, [only]) => only,
+        _ => return None,
+    };
+    u16::try_from(port.port?).ok().filter(|port| *port != 0)
+}
+
+/// Where requests to one Service may go: pods that are ready, or, if there is none, those that
+/// terminate and still serve (kube-proxy's rule, KEP-1669). Of a pod with addresses of both
+/// families, the IPv4 one: two would be two replicas.
+pub(super) fn addresses<'a>(slices: impl Iterator<Item = &'a Slice>) -> Vec<config::Endpoint> {
+    let mut pods = BTreeMap::<(IpAddr, u16, Option<&str>), Conditions>::new();
+    for slice in slices {
+        let Some(port) = slice.port else { continue };
+        for pod in &slice.pods {
+            let known = pods.entry((pod.ip, port, pod.uid.as_deref())).or_insert(pod.conditions);
+            *known = known.merged(pod.conditions);
+        }
+    }
+    let ready = one_address_each(&pods, Conditions::is_ready);
+    if ready.is_empty() { one_address_each(&pods, Conditions::is_last_resort) } else { ready }
+}
+
+fn one_address_each(
+    pods: &BTreeMap<(IpAddr, u16, Option<&str>), Conditions>,
+    fits: fn(Conditions) -> bool,
+) -> Vec<config::Endpoint> {
+    let (mut v4, mut found) = (BTreeSet::new(), BTreeSet::new());
+    // IPv4 addresses come first.
+    for ((ip, port, uid), _) in pods.iter().filter(|(_, conditions)| fits(**conditions)) {
+        match (ip, uid) {
+            (IpAddr::V4(_), Some(uid)) => drop(v4.insert(*uid)),
+            (IpAddr::V6(_), Some(uid)) if v4.contains(uid) => continue,
+            _ => {}
+        }
+        found.insert((*ip, *port));
+    }
+    let endpoint = |(ip, port): (IpAddr, u16)| config::Endpoint { host: ip.to_string(), port };
+    found.into_iter().map(endpoint).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const READY: (bool, bool, bool) = (true, true, false);
+    const STARTING: (bool, bool, bool) = (false, false, false);
+    const LEAVING: (bool, bool, bool) = (false, true, true);
+    const GONE: (bool, bool, bool) = (false, false, true);
+
+    fn pod(ip: &str, uid: &str, (ready, serving, terminating): (bool, bool, bool)) -> Value {
+        json!({
+            "addresses": [ip],
+            "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
+            "targetRef": { "kind": "Pod", "uid": uid },
+        })
+    }
+
+    fn http() -> Value {
+        json!([{ "name": "http", "port": 8000, "protocol": "TCP" }])
+    }
+
+    fn check(slices: &[(Value, Value)], expected: &[&str]) {
+        let slices: Vec<Slice> = slices
+            .iter()
+            .map(|(ports, endpoints)| {
+                let slice = json!({
+                    "metadata": { "name": "s", "labels": { SERVICE: "qa" } },
+                    "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+                });
+                let slice = Slice::of(&serde_json::from_value(slice).unwrap()).unwrap();
+                assert_eq!(slice.service, "qa");
+                slice
+            })
+            .collect();
+        let found = addresses(slices.iter());
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_ready_are_picked_and_others_are_not() {
+        let pods = json!([
+            pod("10.0.0.1", "a", READY),
+            pod("10.0.0.2", "b", STARTING),
+            pod("10.0.0.3", "c", LEAVING),
+            pod("10.0.0.4", "d", GONE),
+        ]);
+        check(&[(http(), pods)], &["10.0.0.1:8000"]);
+    }
+
+    #[test]
+    fn with_nobody_ready_those_that_leave_and_serve_are() {
+        let pods = json!([
+            pod("10.0.0.2", "b", STARTING),
+            pod("10.0.0.3", "c", LEAVING),
+            pod("10.0.0.4", "d", GONE),
+        ]);
+        check(&[(http(), pods)], &["10.0.0.3:8000"]);
+        check(&[(http(), json!([pod("10.0.0.2", "b", STARTING)]))], &[]);
+    }
+
+    #[test]
+    fn what_is_not_said_is_ready() {
+        let bare = json!([{ "addresses": ["10.0.0.1"] }]);
+        check(&[(http(), bare)], &["10.0.0.1:8000"]);
+        let leaving = json!([{ "addresses": ["10.0.0.1"], "conditions": { "ready": false, "terminating": true } }]);
+        check(&[(http(), leaving)], &["10.0.0.1:8000"]);
+    }
+
+    #[test]
+    fn published_though_not_ready_is_not_picked() {
+        check(&[(http(), json!([pod("10.0.0.1", "a", (true, false, false))]))], &[]);
+        let both = json!([pod("10.0.0.1", "a", (true, true, true)), pod("10.0.0.2", "b", READY)]);
+        check(&[(http(), both)], &["10.0.0.2:8000"]);
+    }
+
+    #[test]
+    fn several_slices_are_one_service_and_each_address_is_there_once() {
+        let one = json!([pod("10.0.0.2", "b", READY), pod("10.0.0.1", "a", READY)]);
+        let other = json!([pod("10.0.0.3", "c", READY), pod("10.0.0.1", "a", READY)]);
+        let expected = ["10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"];
+        check(&[(http(), one), (http(), other)], &expected);
+    }
+
+    #[test]
+    fn of_one_pod_told_twice_the_end_counts_and_a_new_pod_may_have_its_address() {
+        let stale = json!([pod("10.0.0.1", "a", READY), pod("10.0.0.2", "b", READY)]);
+        let leaving = json!([pod("10.0.0.1", "a", LEAVING)]);
+        check(&[(http(), stale), (http(), leaving.clone())], &["10.0.0.2:8000"]);
+        let new = json!([pod("10.0.0.1", "new", READY)]);
+        check(&[(http(), leaving), (http(), new)], &["10.0.0.1:8000"]);
+    }
+
+    #[test]
+    fn the_port_is_the_one_called_http_or_the_only_one() {
+        let pods = || json!([pod("10.0.0.1", "a", READY)]);
+        let port = |name: &str, port: u16| json!({ "name": name, "port": port });
+        check(&[(json!([port("metrics", 1), port("http", 2)]), pods())], &["10.0.0.1:2"]);
+        check(&[(json!([port("", 3)]), pods())], &["10.0.0.1:3"]);
+        check(&[(json!([port("a", 1), port("b", 2)]), pods())], &[]);
+        let udp = json!({ "name": "dns", "port": 53, "protocol": "UDP" });
+        check(&[(json!([udp, port("web", 4)]), pods())], &["10.0.0.1:4"]);
+        check(&[(json!([]), pods()), (json!([{ "name": "http" }]), pods())], &[]);
+    }
+
+    #[test]
+    fn a_pod_of_two_families_is_one_replica() {
+        let v4 = json!([pod("10.0.0.1", "a", READY)]);
+        let v6 = json!([pod("fd00::1", "a", READY), pod("fd00::2", "b", READY)]);
+        check(&[(http(), v6), (http(), v4)], &["10.0.0.1:8000", "[fd00::2]:8000"]);
+        check(&[(http(), json!([{ "addresses": ["agent.example.com"] }]))], &[]);
+    }
+}

@@ -1,0 +1,59 @@
+//! Whether a source knows where everything is, and how old its knowledge is.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::pool::now_ms;
+
+/// What probes and metrics tell of discovery.
+#[derive(Debug)]
+pub struct Status {
+    source: &'static str,
+    ready: AtomicBool,
+    /// Since when what is known may be out of date; 0: it is not.
+    away_since_ms: AtomicU64,
+}
+
+impl Status {
+    /// Of a source that always knows.
+    #[must_use]
+    pub fn at_hand(source: &'static str) -> Self {
+        Self { source, ready: AtomicBool::new(true), away_since_ms: AtomicU64::new(0) }
+    }
+
+    /// Of a source that has to ask first.
+    #[must_use]
+    pub fn waiting(source: &'static str) -> Self {
+        Self { source, ready: AtomicBool::new(false), away_since_ms: AtomicU64::new(0) }
+    }
+
+    /// `listed`, `managed`, `kubernetes` or `dns`.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Whether the first answer is in force, or was waited for long enough.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+
+    /// How long ago what is known was last known to be right; 0 while it is followed.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        match self.away_since_ms.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now_ms().saturating_sub(since)),
+        }
+    }
+
+    pub(super) fn set_ready(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
+    /// `None`: everything is followed.
+    pub(super) fn set_away(&self, since_ms: Option<u64>) {
+        self.away_since_ms.store(since_ms.map_or(0, |since| since.max(1)), Relaxed);
+    }
+}
