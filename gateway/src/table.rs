@@ -183,20 +183,7 @@ impl Agent {
     #[must_use]
     pub fn capacity(&self) -> Option<u32> {
         let each = self.settings.max_in_flight?;
-        let ready = each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX));
-        Some(ready.saturating_add(self.leaving()))
-    }
-
-    /// Requests at endpoints that were taken away: they take no place from those that came
-    /// instead.
-    fn leaving(&self) -> u32 {
-        let admission = &self.state.admission;
-        let taken = admission.in_flight().saturating_add(admission.held());
-        let pooled: u32 = self.places().map(|place| place.in_flight()).sum();
-        match taken <= pooled {
-            true => 0,
-            false => self.draining().iter().map(|place| place.in_flight()).sum(),
-        }
+        Some(each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX)))
     }
 }
 
