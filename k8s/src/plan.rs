@@ -58,6 +58,8 @@ fn run<'a>(table: &'a Table, agent: &'a Agent) -> Option<Run<'a>> {
 
 /// A service's name and its namespace: `name` or `name.namespace`.
 fn place<'a>(service: &'a str, table: &'a Table) -> (&'a str, &'a str) {
+    // A port behind the name is for discovery by DNS.
+    let service = service.split_once(':').map_or(service, |(name, _)| name);
     service.split_once('.').unwrap_or((service, &table.kubernetes.namespace))
 }
 
