@@ -350,7 +350,8 @@ async fn many_requests_at_once_are_all_answered() {
         call.reply("200 OK", body).await;
     })
     .await;
-    let gateway = Gateway::start(&agent("qa", &[qa.addr], "")).await;
+    // Connections are made all at once, on a machine that may have other things to do.
+    let gateway = Gateway::start(&agent("qa", &[qa.addr], "connect_timeout = \"20s\"")).await;
     let mut tasks = tokio::task::JoinSet::new();
     let mut shared = gateway.client().connect_h2().await;
     for n in 0..MANY {
