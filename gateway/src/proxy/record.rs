@@ -93,7 +93,7 @@ impl Record {
 
     /// The agent has answered to the end.
     pub fn done(&mut self) {
-        let failed = self.status >= 500;
+        let failed = self.status >= 500 && self.agent.is_some();
         let outcome = if failed { Outcome::UpstreamError } else { Outcome::Ok };
         self.outcome.get_or_insert(outcome);
     }
