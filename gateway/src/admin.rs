@@ -29,6 +29,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use self::connections::MAX as CONNECTIONS_MAX;
 use self::gauges::Gauges;
+use crate::cluster::load::Board;
 use crate::discovery::Status;
 use crate::discovery::managed::{Fleet, Managed};
 use crate::request_id;
@@ -46,6 +47,7 @@ pub struct Admin {
     phase: watch::Receiver<Phase>,
     managed: Option<Managed>,
     discovery: Arc<Status>,
+    board: Board,
     gauges: Gauges,
 }
 
@@ -57,8 +59,9 @@ impl Admin {
         phase: watch::Receiver<Phase>,
         managed: Option<Managed>,
         discovery: Arc<Status>,
+        board: Board,
     ) -> Self {
-        Self { shared, phase, managed, discovery, gauges: Gauges::default() }
+        Self { shared, phase, managed, discovery, board, gauges: Gauges::default() }
     }
 
     fn current(&self) -> Arc<Snapshot> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
+use crate::cluster::load::Board;
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{Discovery, Status, kubernetes};
 use crate::metrics::Metrics;
@@ -274,6 +275,7 @@ impl Control {
             self.phase.subscribe(),
             self.managed.take(),
             Arc::clone(&self.status),
+            Board::new(Arc::clone(&self.shared)),
         );
         tokio::spawn(admin::serve(admin_listener, admin));
         tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));

@@ -15,6 +15,8 @@ pub mod proxy;
 
 pub mod admin;
 
+pub mod cluster;
+
 pub mod reload;
 
 pub mod discovery;

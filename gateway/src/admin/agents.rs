@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Admin;
 use super::answer::Refused;
+use crate::cluster::load::AgentLoad;
 use crate::discovery::managed::Fleet;
 use crate::error::{Code, Error};
 use crate::pool::{State as EndpointState, now_ms};
@@ -59,26 +60,26 @@ pub(super) async fn load(
         let text = format!("scope takes self, or is left out for all gateways, not {scope:?}");
         return Err(Refused(Error::new(Code::BadRequest, text)));
     }
-    let snapshot = admin.current();
-    let agents: Map<_, _> = snapshot
+    let loads = match query.contains_key("scope") {
+        true => admin.board.own(),
+        false => admin.board.overall(),
+    };
+    let agents: Map<_, _> = loads
         .agents
         .iter()
-        .map(|agent| (agent.settings.name.clone(), Value::Object(counts(agent))))
+        .map(|(name, load)| (name.clone(), Value::Object(counts(load))))
         .collect();
-    Ok(Json(json!({ "agents": agents, "replicas": 1 })))
+    Ok(Json(json!({ "agents": agents, "replicas": loads.gateways })))
 }
 
 /// `in_flight`, `queued`, `held`, their sum as `load`, and `capacity`, null without a limit.
-fn counts(agent: &Agent) -> Map<String, Value> {
-    let admission = &agent.state.admission;
-    let (in_flight, held) = (u64::from(admission.in_flight()), u64::from(admission.held()));
-    let queued = admission.queued() as u64;
+fn counts(load: &AgentLoad) -> Map<String, Value> {
     [
-        ("in_flight", json!(in_flight)),
-        ("queued", json!(queued)),
-        ("held", json!(held)),
-        ("load", json!(in_flight + queued + held)),
-        ("capacity", json!(agent.capacity())),
+        ("in_flight", json!(load.in_flight)),
+        ("queued", json!(load.queued)),
+        ("held", json!(load.held)),
+        ("load", json!(load.load())),
+        ("capacity", json!(load.capacity)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()
@@ -106,7 +107,7 @@ fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
     let mut state = Map::new();
     state.insert("type".into(), json!(agent.settings.name));
     state.insert("description".into(), json!(agent.settings.description));
-    state.append(&mut counts(agent));
+    state.append(&mut counts(&AgentLoad::of(agent)));
     state.extend(
         [
             ("ready", json!(agent.ready())),

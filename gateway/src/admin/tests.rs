@@ -59,6 +59,7 @@ impl Yard {
             phase.subscribe(),
             managed,
             Arc::new(Status::at_hand("managed")),
+            Board::new(Arc::clone(&shared)),
         );
         Self { shared, phase, fleet, router: router(Arc::new(admin)) }
     }

@@ -64,7 +64,10 @@ impl Credentials {
     }
 
     /// A client with the credentials as they are now.
-    pub(super) async fn client(self) -> Result<Client, String> {
+    ///
+    /// # Errors
+    /// When they can't be read or make no client; the text says why.
+    pub async fn client(self) -> Result<Client, String> {
         let config = self.config().await.map_err(|error| error.to_string())?;
         Client::try_from(config).map_err(|error| error.to_string())
     }

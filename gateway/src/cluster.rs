@@ -1,0 +1,5 @@
+//! The gateway as one of several in a cluster: what it knows and does together with the others.
+//!
+//! Everything here runs on the control runtime, away from the requests.
+
+pub mod load;

@@ -1,0 +1,77 @@
+//! How much there is to do, per agent type: said once, for every dialect in which it is asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::shared::Shared;
+use crate::table::Agent;
+
+/// What one agent type has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AgentLoad {
+    /// Requests that have a place, without the held ones.
+    pub in_flight: u64,
+    /// Requests that wait.
+    pub queued: u64,
+    /// Requests whose client left and whose agent goes on.
+    pub held: u64,
+    /// Places at the ready replicas; `None` without a limit.
+    pub capacity: Option<u64>,
+}
+
+impl AgentLoad {
+    /// What autoscalers go by: in flight, queued and held together.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        self.in_flight + self.queued + self.held
+    }
+
+    /// Of this gateway's share of an agent, as it is now.
+    #[must_use]
+    pub fn of(agent: &Agent) -> Self {
+        let admission = &agent.state.admission;
+        Self {
+            in_flight: admission.in_flight().into(),
+            queued: admission.queued() as u64,
+            held: admission.held().into(),
+            capacity: agent.capacity().map(u64::from),
+        }
+    }
+}
+
+/// What all agent types of the table have to do; each is there, also with nothing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loads {
+    /// By agent type.
+    pub agents: BTreeMap<String, AgentLoad>,
+    /// Gateways that are counted in.
+    pub gateways: usize,
+}
+
+/// Where the load can be asked at any time, without waiting for anybody.
+#[derive(Clone)]
+pub struct Board {
+    shared: Arc<Shared>,
+}
+
+impl Board {
+    /// The board of this gateway.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Of this gateway alone, as it is now.
+    #[must_use]
+    pub fn own(&self) -> Loads {
+        let snapshot = self.shared.tables.current();
+        let load = |agent: &Agent| (agent.settings.name.clone(), AgentLoad::of(agent));
+        Loads { agents: snapshot.agents.iter().map(load).collect(), gateways: 1 }
+    }
+
+    /// Of all gateways together: this one as it is now, the others as they were last heard.
+    #[must_use]
+    pub fn overall(&self) -> Loads {
+        self.own()
+    }
+}
