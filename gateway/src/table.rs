@@ -302,6 +302,17 @@ impl Tables {
         self.registry.agents.get(agent)?.upgrade()
     }
 
+    /// Requests begun and not ended at every replica that is in use, the held ones too.
+    #[must_use]
+    pub fn running(&self) -> BTreeMap<config::Endpoint, u64> {
+        let mut running = BTreeMap::new();
+        for endpoint in self.registry.endpoints.iter().filter_map(|known| known.upgrade()) {
+            *running.entry(endpoint.address.clone()).or_default() +=
+                u64::from(endpoint.in_flight());
+        }
+        running
+    }
+
     /// Places that go are taken away before the swap, and new ones given out after it: whoever is
     /// let in finds a place in the snapshot in force.
     fn swap(&self, snapshot: Snapshot) {

@@ -74,4 +74,17 @@ impl Board {
     pub fn overall(&self) -> Loads {
         self.own()
     }
+
+    /// Requests begun and not ended at each replica over all gateways, the held ones too. Who has
+    /// none is there with 0, as long as a gateway uses it.
+    #[must_use]
+    pub fn endpoints(&self) -> BTreeMap<config::Endpoint, u64> {
+        self.shared.tables.running()
+    }
+
+    /// How many gateways there are, this one included.
+    #[must_use]
+    pub fn gateways(&self) -> usize {
+        1
+    }
 }
