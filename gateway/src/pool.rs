@@ -155,6 +155,8 @@ pub struct Place {
     pub probe: Arc<Probe>,
     /// This agent's requests there.
     in_flight: AtomicU32,
+    /// How many of them this gateway may have there; `u32::MAX`: no limit.
+    limit: AtomicU32,
     /// Not in the table in force: what runs there ends there.
     retired: AtomicBool,
 }
@@ -192,8 +194,8 @@ impl Place {
     /// A place that nobody has taken yet.
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>, probe: Arc<Probe>) -> Self {
-        let (in_flight, retired) = (AtomicU32::new(0), AtomicBool::new(false));
-        Self { endpoint, probe, in_flight, retired }
+        let (in_flight, limit) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
+        Self { endpoint, probe, in_flight, limit, retired: AtomicBool::new(false) }
     }
 
     /// Whether it has left the table.
@@ -225,12 +227,21 @@ impl Place {
         self.in_flight.load(Relaxed)
     }
 
-    /// Takes a place in one step, unless `cap` are taken.
-    fn take(self: &Arc<Self>, cap: Option<u32>) -> Option<Lease> {
-        let cap = cap.unwrap_or(u32::MAX);
-        self.in_flight
-            .fetch_update(Relaxed, Relaxed, |taken| (taken < cap).then(|| taken + 1))
-            .ok()?;
+    /// How many requests of this agent this gateway may have there; `None`: no limit.
+    #[must_use]
+    pub fn limit(&self) -> Option<u32> {
+        Some(self.limit.load(Relaxed)).filter(|limit| *limit != u32::MAX)
+    }
+
+    /// Sets [`Place::limit`]. What is there beyond it ends where it is.
+    pub fn set_limit(&self, limit: Option<u32>) {
+        self.limit.store(limit.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// Takes a place in one step, unless all are taken.
+    fn take(self: &Arc<Self>) -> Option<Lease> {
+        let free = |taken| (taken < self.limit.load(Relaxed)).then(|| taken + 1);
+        self.in_flight.fetch_update(Relaxed, Relaxed, free).ok()?;
         self.endpoint.in_flight.fetch_add(1, Relaxed);
         Some(Lease { place: Arc::clone(self) })
     }
@@ -289,13 +300,12 @@ impl Pool {
         self.places.iter().filter(|place| place.state(now_ms) == State::Ready).count()
     }
 
-    /// Takes a place at a ready endpoint that has fewer than `cap` requests of this agent: where
-    /// `session` points (rendezvous hashing, so that only the sessions of a lost endpoint move),
-    /// or the less loaded of two drawn at random. Endpoints in `tried` only if there is no other.
-    pub fn pick(&self, session: Option<&[u8]>, cap: Option<u32>, tried: &[u64]) -> Option<Lease> {
+    /// Takes a place at a ready endpoint that has one free: where `session` points (rendezvous
+    /// hashing, so that only the sessions of a lost endpoint move), or the less loaded of two drawn at random. Endpoints in `tried` only if there is no other.
+    pub fn pick(&self, session: Option<&[u8]>, tried: &[u64]) -> Option<Lease> {
         let now = now_ms();
         let fits = |place: &Place| {
-            place.state(now) == State::Ready && cap.is_none_or(|cap| place.in_flight() < cap)
+            place.state(now) == State::Ready && place.limit().is_none_or(|n| place.in_flight() < n)
         };
         let fresh = |place: &Place| fits(place) && !tried.contains(&place.endpoint.id);
         // A place can be lost between the look and the taking: look again, at most once an endpoint.
@@ -308,7 +318,7 @@ impl Pool {
                 None if !tried.is_empty() => self.two_choices(fits, &mut |n| fastrand::usize(..n)),
                 found => found,
             };
-            if let Some(lease) = found?.take(cap) {
+            if let Some(lease) = found?.take() {
                 return Some(lease);
             }
         }
@@ -391,6 +401,12 @@ mod tests {
         max_percent: 50,
     };
 
+    fn limited(n: u16, limit: u32) -> Pool {
+        let pool = pool(n);
+        pool.places().iter().for_each(|place| place.set_limit(Some(limit)));
+        pool
+    }
+
     fn pool(n: u16) -> Pool {
         let place = |port| {
             let address = config::Endpoint { host: "127.0.0.1".into(), port };
@@ -406,17 +422,17 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let pool = pool(1);
-        let lease = pool.pick(None, Some(1), &[]).expect("there is a place");
-        assert!(pool.pick(None, Some(1), &[]).is_none());
+        let pool = limited(1, 1);
+        let lease = pool.pick(None, &[]).expect("there is a place");
+        assert!(pool.pick(None, &[]).is_none());
         drop(lease);
-        assert!(pool.pick(None, Some(1), &[]).is_some());
+        assert!(pool.pick(None, &[]).is_some());
     }
 
     #[test]
     fn two_choices_spread_the_load() {
         let pool = pool(8);
-        let leases: Vec<_> = (0..800).map(|_| pool.pick(None, None, &[]).expect("any")).collect();
+        let leases: Vec<_> = (0..800).map(|_| pool.pick(None, &[]).expect("any")).collect();
         for place in pool.places() {
             assert!((90..=110).contains(&place.in_flight()), "{}", place.in_flight());
         }
@@ -425,10 +441,21 @@ mod tests {
 
     #[test]
     fn a_full_pool_is_filled_to_the_last_place() {
-        let pool = pool(5);
-        let leases: Vec<_> = (0..15).map(|_| pool.pick(None, Some(3), &[])).collect();
+        let pool = limited(5, 3);
+        let leases: Vec<_> = (0..15).map(|_| pool.pick(None, &[])).collect();
         assert!(leases.iter().all(Option::is_some));
-        assert!(pool.pick(None, Some(3), &[]).is_none());
+        assert!(pool.pick(None, &[]).is_none());
+    }
+
+    #[test]
+    fn who_has_more_than_a_new_limit_takes_no_more_until_it_is_below() {
+        let pool = limited(1, 3);
+        let mut leases: Vec<_> = (0..3).map(|_| pool.pick(None, &[])).collect();
+        pool.places()[0].set_limit(Some(2));
+        leases.pop();
+        assert!(pool.pick(None, &[]).is_none());
+        leases.pop();
+        assert!(pool.pick(None, &[]).is_some());
     }
 
     #[test]
@@ -436,9 +463,7 @@ mod tests {
         let pool = pool(4);
         let homes = |pool: &Pool| -> Vec<u16> {
             (0..200)
-                .map(|n| {
-                    port(&pool.pick(Some(format!("s{n}").as_bytes()), None, &[]).expect("any"))
-                })
+                .map(|n| port(&pool.pick(Some(format!("s{n}").as_bytes()), &[]).expect("any")))
                 .collect()
         };
         let before = homes(&pool);
@@ -453,9 +478,9 @@ mod tests {
 
     #[test]
     fn a_full_endpoint_gives_its_session_away() {
-        let pool = pool(2);
-        let home = pool.pick(Some(b"s"), Some(1), &[]).expect("any");
-        let other = pool.pick(Some(b"s"), Some(1), &[]).expect("the other");
+        let pool = limited(2, 1);
+        let home = pool.pick(Some(b"s"), &[]).expect("any");
+        let other = pool.pick(Some(b"s"), &[]).expect("the other");
         assert_ne!(port(&home), port(&other));
     }
 
@@ -488,11 +513,11 @@ mod tests {
         let pool = pool(2);
         let tried = [pool.places()[0].endpoint.id];
         for _ in 0..20 {
-            let lease = pool.pick(None, None, &tried).expect("any");
+            let lease = pool.pick(None, &tried).expect("any");
             assert_eq!(port(&lease), pool.places()[1].endpoint.address.port);
         }
         let one = self::pool(1);
-        assert!(one.pick(None, None, &[one.places()[0].endpoint.id]).is_some());
+        assert!(one.pick(None, &[one.places()[0].endpoint.id]).is_some());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Counts and health belong to an address or to an agent's name; they are found again through
 //! weak references, so that what still has a request under way is never counted anew.
 
+mod shares;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
@@ -17,9 +19,11 @@ use tokio::sync::watch;
 use crate::admission::Admission;
 use crate::forward::headers::{AgentHeaders, TrustedProxies};
 use crate::metrics::{AgentMetrics, Metrics};
-use crate::pool::{Endpoint, Lease, Place, Pool, Probe, hash, now_ms};
+use crate::pool::{Endpoint, Lease, Place, Pool, Probe, State, hash, now_ms};
 use crate::retry::Budget;
 use crate::router::{BadRename, Routes};
+
+pub use self::shares::{Other, Running, Shares};
 
 /// Addresses of an agent: its own, or those of one of its versions.
 pub type Found = BTreeMap<String, Vec<config::Endpoint>>;
@@ -99,6 +103,18 @@ impl AgentState {
 }
 
 impl AgentState {
+    /// Its requests by replica, where it has any.
+    #[must_use]
+    pub fn running(&self) -> BTreeMap<config::Endpoint, u32> {
+        let mut running = BTreeMap::new();
+        for place in self.places.iter().filter_map(|place| place.upgrade()) {
+            if place.in_flight() > 0 {
+                *running.entry(place.endpoint.address.clone()).or_default() += place.in_flight();
+            }
+        }
+        running
+    }
+
     /// Places that are in no pool any more and have requests under way: they end where they are.
     #[must_use]
     pub fn draining<'a>(&self, pooled: impl Iterator<Item = &'a Arc<Place>>) -> Vec<Arc<Place>> {
@@ -115,9 +131,19 @@ impl Agent {
     #[must_use]
     pub fn ready(&self) -> usize {
         let now = now_ms();
+        self.picked().map(|split| split.pool.ready(now)).sum()
+    }
+
+    fn picked(&self) -> impl Iterator<Item = &Split> {
         let only = self.splits.len() == 1;
-        let picked = self.splits.iter().filter(|split| only || split.weight > 0);
-        picked.map(|split| split.pool.ready(now)).sum()
+        self.splits.iter().filter(move |split| only || split.weight > 0)
+    }
+
+    /// The ready ones.
+    fn ready_places(&self) -> impl Iterator<Item = &Arc<Place>> {
+        let now = now_ms();
+        let places = self.picked().flat_map(|split| split.pool.places());
+        places.filter(move |place| place.state(now) == State::Ready)
     }
 
     /// All its endpoints.
@@ -142,9 +168,8 @@ impl Agent {
     /// endpoints; another version where that one has none.
     #[must_use]
     pub fn pick(&self, session: Option<&[u8]>, tried: &[u64]) -> Option<Lease> {
-        let cap = self.settings.max_in_flight;
         if let [only] = self.splits.as_slice() {
-            return only.pool.pick(session, cap, tried);
+            return only.pool.pick(session, tried);
         }
         let total = u64::from(self.total_weight.max(1));
         let mut point = match session {
@@ -158,11 +183,11 @@ impl Agent {
         });
         let (before, from) = self.splits.split_at(drawn.unwrap_or(0));
         let weighted = from.iter().chain(before).filter(|split| split.weight > 0);
-        weighted.into_iter().find_map(|split| split.pool.pick(session, cap, tried))
+        weighted.into_iter().find_map(|split| split.pool.pick(session, tried))
     }
 
-    /// Tells admission how many places the ready endpoints have. What runs on at others that have
-    /// left the table takes none of them.
+    /// Tells admission how many places this gateway has at the ready endpoints. What runs on at
+    /// others that have left the table takes none of them.
     pub fn refresh_capacity(&self) {
         self.state.admission.set_capacity(self.limit());
     }
@@ -175,15 +200,39 @@ impl Agent {
         }
     }
 
+    /// Requests beyond a share run on where they are, and take no place from the other endpoints.
     fn limit(&self) -> Option<u32> {
-        Some(self.capacity()?.saturating_add(self.state.retired_in_flight()))
+        self.settings.max_in_flight?;
+        let places = |place: &Arc<Place>| place.limit().unwrap_or(0).max(place.in_flight());
+        let here = self.ready_places().map(places).fold(0, u32::saturating_add);
+        Some(here.saturating_add(self.state.retired_in_flight()))
     }
 
-    /// How many places the ready endpoints have; `None`: no limit.
+    /// How many places the ready endpoints have for all gateways together; `None`: no limit.
     #[must_use]
     pub fn capacity(&self) -> Option<u32> {
         let each = self.settings.max_in_flight?;
         Some(each.saturating_mul(u32::try_from(self.ready()).unwrap_or(u32::MAX)))
+    }
+
+    /// This gateway's part of [`Agent::capacity`].
+    #[must_use]
+    pub fn share(&self) -> Option<u32> {
+        self.settings.max_in_flight?;
+        let places = self.ready_places().map(|place| place.limit().unwrap_or(0));
+        Some(places.fold(0, u32::saturating_add))
+    }
+
+    /// Limits each endpoint to this gateway's share of its places.
+    fn take_share(&self, shares: &Shares) {
+        let places: Vec<_> = self.places().collect();
+        let Some(limit) = self.settings.max_in_flight else {
+            return places.iter().for_each(|place| place.set_limit(None));
+        };
+        let replicas: Vec<_> = places.iter().map(|place| &place.endpoint.address).collect();
+        for (place, share) in places.iter().zip(shares.of(&self.settings.name, limit, &replicas)) {
+            place.set_limit(Some(share));
+        }
     }
 }
 
@@ -206,7 +255,8 @@ pub struct Tables {
     refused: ArcSwap<Option<Refused>>,
     registry: Registry,
     metrics: Arc<Metrics>,
-    swapping: Mutex<()>,
+    /// This gateway's share of the places; locked while a snapshot is swapped or shared out.
+    shares: Mutex<Shares>,
 }
 
 #[derive(Default)]
@@ -228,6 +278,8 @@ impl Tables {
     ) -> Result<Self, BadRename> {
         let registry = Registry::default();
         let first = registry.snapshot(1, table, found, &metrics)?;
+        let shares = Shares::default();
+        first.agents.iter().for_each(|agent| agent.take_share(&shares));
         first.agents.iter().for_each(Agent::refresh_capacity);
         metrics.took(1, &first.table.hash);
         Ok(Self {
@@ -237,7 +289,7 @@ impl Tables {
             refused: ArcSwap::from_pointee(None),
             registry,
             metrics,
-            swapping: Mutex::new(()),
+            shares: Mutex::new(shares),
         })
     }
 
@@ -252,23 +304,23 @@ impl Tables {
     /// # Errors
     /// When a rename of the table can't stand in a request; nothing has changed then.
     pub fn replace(&self, table: Arc<config::Table>, found: &Found) -> Result<u64, BadRename> {
-        let _one_at_a_time = self.swapping.lock().unwrap_or_else(|p| p.into_inner());
+        let shares = self.shares.lock().unwrap_or_else(|p| p.into_inner());
         let generation = self.current.load().generation + 1;
         let next = self.registry.snapshot(generation, table, found, &self.metrics)?;
         self.metrics.took(generation, &next.table.hash);
         self.metrics.reloads_ok.increment(1);
         self.forget_refused();
-        self.swap(next);
+        self.swap(next, &shares);
         Ok(generation)
     }
 
     /// Takes newly found addresses for the table in force.
     pub fn rediscover(&self, found: &Found) {
-        let _one_at_a_time = self.swapping.lock().unwrap_or_else(|p| p.into_inner());
+        let shares = self.shares.lock().unwrap_or_else(|p| p.into_inner());
         let now = self.current.load_full();
         let table = Arc::clone(&now.table);
         let next = self.registry.snapshot(now.generation, table, found, &self.metrics);
-        self.swap(next.expect("the table in force was taken before"));
+        self.swap(next.expect("the table in force was taken before"), &shares);
     }
 
     /// Notes an edit that was not taken.
@@ -302,6 +354,27 @@ impl Tables {
         self.registry.agents.get(agent)?.upgrade()
     }
 
+    /// Shares the places out anew. Returns when it is in force for whoever picks from now on.
+    pub fn share(&self, shares: Shares) {
+        let mut now = self.shares.lock().unwrap_or_else(|p| p.into_inner());
+        if *now == shares {
+            return;
+        }
+        let snapshot = self.current();
+        for agent in snapshot.agents.iter().filter(|agent| agent.settings.max_in_flight.is_some()) {
+            agent.take_share(&shares);
+            agent.refresh_capacity();
+        }
+        *now = shares;
+    }
+
+    /// Counts of every agent, also of those that have left the table and not yet finished.
+    #[must_use]
+    pub fn states(&self) -> Vec<(String, Arc<AgentState>)> {
+        let agents = self.registry.agents.iter();
+        agents.filter_map(|known| Some((known.key().clone(), known.upgrade()?))).collect()
+    }
+
     /// Requests begun and not ended at every replica that is in use, the held ones too.
     #[must_use]
     pub fn running(&self) -> BTreeMap<config::Endpoint, u64> {
@@ -315,9 +388,10 @@ impl Tables {
 
     /// Places that go are taken away before the swap, and new ones given out after it: whoever is
     /// let in finds a place in the snapshot in force.
-    fn swap(&self, snapshot: Snapshot) {
+    fn swap(&self, snapshot: Snapshot, shares: &Shares) {
         let snapshot = Arc::new(snapshot);
         for agent in &snapshot.agents {
+            agent.take_share(shares);
             agent.state.retire_others(&agent.places().map(Arc::as_ptr).collect());
             agent.lower_capacity();
         }
