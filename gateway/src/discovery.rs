@@ -28,6 +28,19 @@ const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 type Table = Arc<config::Table>;
 
+/// The admin ports of all gateways of the cluster, this one's among them; `None`: not known yet.
+pub type Gateways = Option<Vec<config::Endpoint>>;
+
+/// How the other gateways are found.
+pub enum Peers {
+    /// There are none.
+    None,
+    /// By the cluster's word.
+    Followed(watch::Receiver<Gateways>, Credentials),
+    /// By looking up their Service's name.
+    Dns,
+}
+
 /// Where this process looks: `auto` decided by where it runs.
 #[must_use]
 pub fn resolve(wanted: config::Discovery) -> config::Discovery {
@@ -42,6 +55,7 @@ pub fn resolve(wanted: config::Discovery) -> config::Discovery {
 pub struct Discovery {
     source: Source,
     lookup: Option<(Lookup, watch::Sender<Arc<Known>>)>,
+    gateways: watch::Sender<Gateways>,
     status: Arc<Status>,
 }
 
@@ -75,18 +89,36 @@ impl Discovery {
         };
         let status = Arc::new(Status::waiting(status));
         let source = Source::Services(Services::new(known, key, Arc::clone(&status)));
-        Ok(Self { source, lookup: Some((lookup, sender)), status })
+        Ok(Self {
+            source,
+            lookup: Some((lookup, sender)),
+            gateways: watch::Sender::default(),
+            status,
+        })
     }
 
     fn at_hand(source: Source) -> Self {
         let name = if matches!(source, Source::Listed) { "listed" } else { "managed" };
-        Self { source, lookup: None, status: Arc::new(Status::at_hand(name)) }
+        let status = Arc::new(Status::at_hand(name));
+        Self { source, lookup: None, gateways: watch::Sender::default(), status }
     }
 
     /// Whether it knows where everything is, and how old that is.
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status)
+    }
+
+    /// How the other gateways are found.
+    #[must_use]
+    pub fn peers(&self) -> Peers {
+        match &self.lookup {
+            Some((Lookup::Kubernetes(credentials), _)) => {
+                Peers::Followed(self.gateways.subscribe(), *credentials)
+            }
+            Some((Lookup::Dns, _)) => Peers::Dns,
+            None => Peers::None,
+        }
     }
 
     /// What is known at the start.
@@ -100,7 +132,13 @@ impl Discovery {
     pub fn start(self, tables: watch::Receiver<Table>) -> Source {
         match self.lookup {
             Some((Lookup::Kubernetes(credentials), known)) => {
-                tokio::spawn(kubernetes::follow(credentials, tables, known, self.status));
+                tokio::spawn(kubernetes::follow(
+                    credentials,
+                    tables,
+                    known,
+                    self.gateways,
+                    self.status,
+                ));
             }
             Some((Lookup::Dns, known)) => {
                 tokio::spawn(dns::follow(tables, known, self.status));

@@ -18,7 +18,7 @@ use super::{FIRST_ANSWER, Status, Table};
 use crate::pool::now_ms;
 
 /// Between two lookups: as long as cluster DNS lets an answer be kept.
-const EVERY: Duration = Duration::from_secs(5);
+pub const EVERY: Duration = Duration::from_secs(5);
 /// For one name, all servers and retries of the resolver's settings included.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Lookups at once, each a thread while it lasts.
@@ -78,7 +78,11 @@ async fn look_up(wanted: BTreeSet<String>, names: &mut BTreeMap<String, Name>) {
     }
 }
 
-async fn ask(service: &str) -> Result<Vec<config::Endpoint>, String> {
+/// What a name resolves to now.
+///
+/// # Errors
+/// When it doesn't, or nobody answers in time; the text says which.
+pub async fn ask(service: &str) -> Result<Vec<config::Endpoint>, String> {
     let (host, port) = parts(service);
     match timeout(ANSWER, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => Ok(addresses(found)),

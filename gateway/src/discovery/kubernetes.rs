@@ -19,7 +19,7 @@ pub use self::credentials::{Credentials, Unusable, in_pod};
 use self::slices::Slice;
 use self::watch::{Follower, News, Told};
 use super::services::{Known, named};
-use super::{FIRST_ANSWER, Status, Table};
+use super::{FIRST_ANSWER, Gateways, Status, Table};
 use crate::pool::now_ms;
 
 /// News that follow each other within this time are one change: a roll-out comes in bursts, and
@@ -38,10 +38,11 @@ pub fn full_name(service: &str, table: &config::Table) -> String {
     }
 }
 
-/// The namespaces of the Services that a table names.
+/// The namespaces of the Services that a table names, and that of the gateways.
 fn namespaces(table: &config::Table) -> BTreeSet<String> {
     let namespace = |service| full_name(service, table).split_once('.').map(|(_, n)| n.to_owned());
-    named(table).into_iter().filter_map(namespace).collect()
+    let named = named(table).into_iter().filter_map(namespace);
+    named.chain([table.kubernetes.namespace.clone()]).collect()
 }
 
 /// Follows what the table in force names until nobody wants to know any more.
@@ -49,11 +50,19 @@ pub async fn follow(
     credentials: Credentials,
     mut tables: channel::Receiver<Table>,
     known: channel::Sender<Arc<Known>>,
+    gateways: channel::Sender<Gateways>,
     status: Arc<Status>,
 ) {
     let (sender, mut news) = mpsc::channel(NEWS_MAX);
-    let mut cluster =
-        Cluster { credentials, news: sender, namespaces: BTreeMap::new(), ids: 0, patient: true };
+    let mut cluster = Cluster {
+        credentials,
+        news: sender,
+        own: Arc::from(""),
+        gateways,
+        namespaces: BTreeMap::new(),
+        ids: 0,
+        patient: true,
+    };
     cluster.narrow(&tables.borrow_and_update());
     let patience = Instant::now() + FIRST_ANSWER;
     let mut due = Some(Instant::now());
@@ -87,6 +96,10 @@ pub async fn follow(
 struct Cluster {
     credentials: Credentials,
     news: mpsc::Sender<Told>,
+    /// The namespace of the gateways.
+    own: Arc<str>,
+    /// Where they are.
+    gateways: channel::Sender<Gateways>,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     /// Followers begun so far.
     ids: u64,
@@ -113,6 +126,7 @@ impl Cluster {
     /// Begins and ends to follow, so that it is what this table names.
     fn narrow(&mut self, table: &config::Table) {
         let wanted = namespaces(table);
+        self.own = table.kubernetes.namespace.as_str().into();
         self.namespaces.retain(|name, _| wanted.contains(&**name));
         for name in wanted {
             let name: Arc<str> = name.into();
@@ -173,7 +187,9 @@ impl Cluster {
         }
     }
 
+    /// The gateways first: who takes requests for a replica knows with whom it is shared.
     fn publish(&self, known: &channel::Sender<Arc<Known>>, status: &Status) {
+        self.publish_gateways();
         status.set_away(self.namespaces.values().filter_map(|one| one.away_since_ms).min());
         let mut addresses = BTreeMap::new();
         for (name, namespace) in &self.namespaces {
@@ -181,6 +197,7 @@ impl Cluster {
             for slice in namespace.slices.values() {
                 services.entry(&slice.service).or_default().push(slice);
             }
+            services.remove(k8s::PEERS_SERVICE);
             for (service, slices) in services {
                 addresses
                     .insert(format!("{service}.{name}"), slices::addresses(slices.into_iter()));
@@ -194,6 +211,17 @@ impl Cluster {
             if changed {
                 *before = Arc::new(now);
             }
+            changed
+        });
+    }
+
+    fn publish_gateways(&self) {
+        let Some(own) = self.namespaces.get(&self.own).filter(|own| own.listed) else { return };
+        let slices = own.slices.values().filter(|slice| slice.service == k8s::PEERS_SERVICE);
+        let now = Some(slices::all(slices));
+        self.gateways.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
             changed
         });
     }

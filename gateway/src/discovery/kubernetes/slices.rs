@@ -7,8 +7,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 /// The label that names a slice's Service.
 pub(super) const SERVICE: &str = "kubernetes.io/service-name";
-/// The port that agents are called on, where there are several.
+/// The port that agents are called on, where there are several; and that of gateways.
 const PORT_NAME: &str = "http";
+const PEERS_PORT_NAME: &str = "admin";
 
 /// What counts of one slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,8 @@ impl Slice {
     /// `None`: it is no Service's.
     pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
         let service = slice.metadata.labels.as_ref()?.get(SERVICE)?.clone();
-        let port = port(slice.ports.as_deref().unwrap_or_default());
+        let name = if service == k8s::PEERS_SERVICE { PEERS_PORT_NAME } else { PORT_NAME };
+        let port = port(slice.ports.as_deref().unwrap_or_default(), name);
         let pods = slice.endpoints.iter().filter_map(Pod::of).collect();
         Some(Self { service, port, pods })
     }
@@ -79,11 +81,11 @@ impl Conditions {
     }
 }
 
-/// The port called `http`, else the only one that speaks TCP.
-fn port(ports: &[EndpointPort]) -> Option<u16> {
+/// The port of this name, else the only one that speaks TCP.
+fn port(ports: &[EndpointPort], name: &str) -> Option<u16> {
     let tcp = |port: &&EndpointPort| port.protocol.as_deref().is_none_or(|name| name == "TCP");
     let tcp: Vec<_> = ports.iter().filter(tcp).collect();
-    let named = tcp.iter().find(|port| port.name.as_deref() == Some(PORT_NAME));
+    let named = tcp.iter().find(|port| port.name.as_deref() == Some(name));
     let port = match (named, tcp.as_slice()) {
         (Some(named), _) => named,
         (None, [only]) => only,
@@ -96,7 +98,21 @@ fn port(ports: &[EndpointPort]) -> Option<u16> {
 /// terminate and still serve (kube-proxy's rule, KEP-1669). Of a pod with addresses of both
 /// families, the IPv4 one: two would be two replicas.
 pub(super) fn addresses<'a>(slices: impl Iterator<Item = &'a Slice>) -> Vec<config::Endpoint> {
-    let mut pods = BTreeMap::<(IpAddr, u16, Option<&str>), Conditions>::new();
+    let pods = pods(slices);
+    let ready = one_address_each(&pods, Conditions::is_ready);
+    if ready.is_empty() { one_address_each(&pods, Conditions::is_last_resort) } else { ready }
+}
+
+/// Where the pods of one Service are, whatever their state.
+pub(super) fn all<'a>(slices: impl Iterator<Item = &'a Slice>) -> Vec<config::Endpoint> {
+    one_address_each(&pods(slices), |_| true)
+}
+
+/// By address, port and uid.
+type Pods<'a> = BTreeMap<(IpAddr, u16, Option<&'a str>), Conditions>;
+
+fn pods<'a>(slices: impl Iterator<Item = &'a Slice>) -> Pods<'a> {
+    let mut pods = Pods::new();
     for slice in slices {
         let Some(port) = slice.port else { continue };
         for pod in &slice.pods {
@@ -104,14 +120,10 @@ pub(super) fn addresses<'a>(slices: impl Iterator<Item = &'a Slice>) -> Vec<conf
             *known = known.merged(pod.conditions);
         }
     }
-    let ready = one_address_each(&pods, Conditions::is_ready);
-    if ready.is_empty() { one_address_each(&pods, Conditions::is_last_resort) } else { ready }
+    pods
 }
 
-fn one_address_each(
-    pods: &BTreeMap<(IpAddr, u16, Option<&str>), Conditions>,
-    fits: fn(Conditions) -> bool,
-) -> Vec<config::Endpoint> {
+fn one_address_each(pods: &Pods<'_>, fits: fn(Conditions) -> bool) -> Vec<config::Endpoint> {
     let (mut v4, mut found) = (BTreeSet::new(), BTreeSet::new());
     // IPv4 addresses come first.
     for ((ip, port, uid), _) in pods.iter().filter(|(_, conditions)| fits(**conditions)) {
@@ -230,6 +242,23 @@ mod tests {
         let udp = json!({ "name": "dns", "port": 53, "protocol": "UDP" });
         check(&[(json!([udp, port("web", 4)]), pods())], &["10.0.0.1:4"]);
         check(&[(json!([]), pods()), (json!([{ "name": "http" }]), pods())], &[]);
+    }
+
+    #[test]
+    fn all_are_all_whatever_their_state() {
+        let pods = json!([
+            pod("10.0.0.1", "a", READY),
+            pod("10.0.0.2", "b", STARTING),
+            pod("10.0.0.3", "c", GONE),
+        ]);
+        let ports = json!([{ "name": "http", "port": 1 }, { "name": "admin", "port": 9090 }]);
+        let slice = json!({
+            "metadata": { "name": "s", "labels": { SERVICE: k8s::PEERS_SERVICE } },
+            "addressType": "IPv4", "ports": ports, "endpoints": pods,
+        });
+        let slice = Slice::of(&serde_json::from_value(slice).unwrap()).unwrap();
+        let found: Vec<_> = all([&slice].into_iter()).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.0.0.1:9090", "10.0.0.2:9090", "10.0.0.3:9090"]);
     }
 
     #[test]
