@@ -121,6 +121,15 @@ impl Discovery {
         }
     }
 
+    /// How the cluster's API is reached, where it is asked.
+    #[must_use]
+    pub fn credentials(&self) -> Option<Credentials> {
+        match &self.lookup {
+            Some((Lookup::Kubernetes(credentials), _)) => Some(*credentials),
+            _ => None,
+        }
+    }
+
     /// What is known at the start.
     #[must_use]
     pub fn find(&mut self, table: &config::Table) -> Found {

@@ -3,9 +3,10 @@
 //!
 //! One task per namespace asks the API; one more keeps what they tell and says what it comes to.
 
+pub mod watch;
+
 mod credentials;
 mod slices;
-mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::credentials::{Credentials, Unusable, in_pod};
 use self::slices::Slice;
-use self::watch::{Follower, News, Told};
+use self::watch::{Follower, News, Told, Which};
 use super::services::{Known, named};
 use super::{FIRST_ANSWER, Gateways, Status, Table};
 use crate::pool::now_ms;
@@ -95,7 +96,7 @@ pub async fn follow(
 /// What is known of the cluster.
 struct Cluster {
     credentials: Credentials,
-    news: mpsc::Sender<Told>,
+    news: mpsc::Sender<Told<Slice>>,
     /// The namespace of the gateways.
     own: Arc<str>,
     /// Where they are.
@@ -141,6 +142,7 @@ impl Cluster {
         self.ids += 1;
         let follower = Follower {
             namespace: Arc::clone(name),
+            which: Which::Labelled(slices::SERVICE),
             id: self.ids,
             credentials: self.credentials,
             news: self.news.clone(),
@@ -154,7 +156,7 @@ impl Cluster {
         }
     }
 
-    fn take(&mut self, (name, id, news): Told) {
+    fn take(&mut self, (name, id, news): Told<Slice>) {
         let Some(namespace) = self.namespaces.get_mut(&name).filter(|known| known.id == id) else {
             return;
         };

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
+use super::watch::Kept;
+
 /// The label that names a slice's Service.
 pub(super) const SERVICE: &str = "kubernetes.io/service-name";
 /// The port that agents are called on, where there are several; and that of gateways.
@@ -34,9 +36,11 @@ struct Conditions {
     terminating: bool,
 }
 
-impl Slice {
+impl Kept for Slice {
+    type Object = EndpointSlice;
+
     /// `None`: it is no Service's.
-    pub(super) fn of(slice: &EndpointSlice) -> Option<Self> {
+    fn of(slice: &EndpointSlice) -> Option<Self> {
         let service = slice.metadata.labels.as_ref()?.get(SERVICE)?.clone();
         let name = if service == k8s::PEERS_SERVICE { PEERS_PORT_NAME } else { PORT_NAME };
         let port = port(slice.ports.as_deref().unwrap_or_default(), name);

@@ -1,22 +1,23 @@
-//! Following one namespace's EndpointSlices: a list, then a watch from there, over and over.
+//! Following objects of one namespace: a list, then a watch from there, over and over.
 //!
 //! Written out rather than taken from a watcher of the client's: what the API's silence means has
 //! to be known, and a stock watcher doesn't tell that it has connected again.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Credentials;
-use super::slices::{SERVICE, Slice};
 
-/// Slices of one answer to a list, as `kubectl` asks.
+/// Objects of one answer to a list, as `kubectl` asks.
 const PAGE: u32 = 500;
 /// For one page of a list, and for a watch to begin.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -31,30 +32,58 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A watch that lasted so long was a good one: pauses begin anew.
 const STEADY: Duration = Duration::from_secs(5);
 
+/// What is kept of an object that is followed.
+pub trait Kept: Sized + Send + 'static {
+    /// The object as the API has it.
+    type Object: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static;
+
+    /// `None`: it doesn't count, as if it were not there.
+    fn of(object: &Self::Object) -> Option<Self>;
+}
+
+/// Which objects are followed.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    /// Those that have this label.
+    Labelled(&'static str),
+    /// The one of this name: permission for it alone is enough.
+    Named(&'static str),
+}
+
 /// What a [`Follower`] tells.
-pub(super) enum News {
-    /// All slices that there are.
-    Listed(Vec<(String, Slice)>),
+pub enum News<T> {
+    /// All objects that there are, by name.
+    Listed(Vec<(String, T)>),
     /// One is new or another.
-    Changed(String, Slice),
+    Changed(String, T),
     /// One is gone.
     Gone(String),
     /// The API answers.
     Follows,
-    /// The API can't be asked.
+    /// The API can't be asked, and why; told at each try.
     Away(String),
 }
 
-/// Whose news it is.
-pub(super) type Told = (Arc<str>, u64, News);
+/// Whose news it is: the namespace, and the follower's id.
+pub type Told<T> = (Arc<str>, u64, News<T>);
 
 /// One who follows one namespace.
-pub(super) struct Follower {
-    pub(super) namespace: Arc<str>,
+pub struct Follower<T: Kept> {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// What there.
+    pub which: Which,
     /// Tells it from an earlier one of the same namespace.
-    pub(super) id: u64,
-    pub(super) credentials: Credentials,
-    pub(super) news: mpsc::Sender<Told>,
+    pub id: u64,
+    /// How the API is reached.
+    pub credentials: Credentials,
+    /// Who is told.
+    pub news: mpsc::Sender<Told<T>>,
 }
 
 /// Why there has to be another try.
@@ -67,11 +96,9 @@ enum Again {
     Away(String),
 }
 
-type Slices = Api<EndpointSlice>;
-
-impl Follower {
+impl<T: Kept> Follower<T> {
     /// Follows until dropped.
-    pub(super) async fn run(self) {
+    pub async fn run(self) {
         let (mut api, mut version, mut pause) = (None, None, PAUSE);
         loop {
             let begun = Instant::now();
@@ -92,13 +119,13 @@ impl Follower {
         }
     }
 
-    async fn tell(&self, news: News) {
+    async fn tell(&self, news: News<T>) {
         // Nobody listens any more: the task is about to be dropped.
         let _ = self.news.send((Arc::clone(&self.namespace), self.id, news)).await;
     }
 
     /// A list, where there is none to go on from, and a watch.
-    async fn once(&self, api: &mut Option<Slices>, version: &mut Option<String>) -> Again {
+    async fn once(&self, api: &mut Option<Api<T::Object>>, version: &mut Option<String>) -> Again {
         if api.is_none() {
             match timeout(ANSWER, self.credentials.client()).await {
                 Ok(Ok(client)) => *api = Some(Api::namespaced(client, &self.namespace)),
@@ -118,26 +145,34 @@ impl Follower {
     }
 
     /// All pages; says from where to watch.
-    async fn list(&self, api: &Slices) -> Result<String, Again> {
-        let mut params = ListParams::default().labels(SERVICE).limit(PAGE);
-        let mut slices = Vec::new();
+    async fn list(&self, api: &Api<T::Object>) -> Result<String, Again> {
+        let params = ListParams::default().limit(PAGE);
+        let mut params = match self.which {
+            Which::Labelled(label) => params.labels(label),
+            Which::Named(name) => params.fields(&format!("metadata.name={name}")),
+        };
+        let mut objects = Vec::new();
         loop {
             let page = asked(timeout(ANSWER, api.list(&params)).await)?;
-            slices.extend(
-                page.items.iter().filter_map(|slice| Some((name(slice), Slice::of(slice)?))),
+            objects.extend(
+                page.items.iter().filter_map(|object| Some((object.name_any(), T::of(object)?))),
             );
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
-                    self.tell(News::Listed(slices)).await;
+                    self.tell(News::Listed(objects)).await;
                     return Ok(page.metadata.resource_version.unwrap_or_default());
                 }
             }
         }
     }
 
-    async fn watch(&self, api: &Slices, version: &mut String) -> Again {
-        let params = WatchParams::default().labels(SERVICE).timeout(WATCH_SECONDS);
+    async fn watch(&self, api: &Api<T::Object>, version: &mut String) -> Again {
+        let params = WatchParams::default().timeout(WATCH_SECONDS);
+        let params = match self.which {
+            Which::Labelled(label) => params.labels(label),
+            Which::Named(name) => params.fields(&format!("metadata.name={name}")),
+        };
         let events = match asked(timeout(ANSWER, api.watch(&params, version)).await) {
             Ok(events) => events,
             Err(again) => return again,
@@ -147,9 +182,9 @@ impl Follower {
         let longest = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_GRACE;
         let end = Instant::now() + longest;
         while let Ok(Some(event)) = tokio::time::timeout_at(end, events.next()).await {
-            let (slice, gone) = match event {
-                Ok(WatchEvent::Added(slice) | WatchEvent::Modified(slice)) => (slice, false),
-                Ok(WatchEvent::Deleted(slice)) => (slice, true),
+            let (object, gone) = match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => (object, false),
+                Ok(WatchEvent::Deleted(object)) => (object, true),
                 Ok(WatchEvent::Bookmark(bookmark)) => {
                     *version = bookmark.metadata.resource_version;
                     continue;
@@ -160,20 +195,16 @@ impl Follower {
                 }
                 Err(_) => return Again::Ended,
             };
-            let Some(now) = slice.metadata.resource_version.clone() else { return Again::Expired };
+            let Some(now) = object.resource_version() else { return Again::Expired };
             *version = now;
-            let news = match Slice::of(&slice).filter(|_| !gone) {
-                Some(told) => News::Changed(name(&slice), told),
-                None => News::Gone(name(&slice)),
+            let news = match T::of(&object).filter(|_| !gone) {
+                Some(kept) => News::Changed(object.name_any(), kept),
+                None => News::Gone(object.name_any()),
             };
             self.tell(news).await;
         }
         Again::Ended
     }
-}
-
-fn name(slice: &EndpointSlice) -> String {
-    slice.metadata.name.clone().unwrap_or_default()
 }
 
 /// What an answer in time, or none, means.
