@@ -89,7 +89,7 @@ fn told(run: &Run<'_>) -> Vec<(&'static str, String)> {
 }
 
 /// How long a replica may go on with what it has begun.
-fn drain(run: &Run<'_>) -> Duration {
+pub(crate) fn drain(run: &Run<'_>) -> Duration {
     let longest = run.serves.iter().map(|agent| agent.timeout).max().unwrap_or_default();
     longest + DRAIN_MARGIN
 }

@@ -7,8 +7,10 @@
 
 mod agent;
 mod base;
+mod drift;
 mod gateway;
 mod hpa;
+pub mod lint;
 mod monitoring;
 mod object;
 mod overlays;
@@ -18,6 +20,7 @@ mod yaml;
 
 pub use agent::AGENT_IMAGE;
 pub use base::render;
+pub use drift::{DRIFT, drift};
 pub use gateway::GATEWAY_IMAGE;
 pub use plan::notes;
 pub use yaml::{Unreadable, documents};

@@ -1,4 +1,7 @@
-//! `switchyard check`: every problem of a table with its place, or what the table holds.
+//! `switchyard check`: every problem of a table, and of its manifests, with its place; or what the
+//! table holds.
+
+mod manifests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,16 +9,21 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use config::{Problem, SecretRef, Table};
-use serde_json::json;
+use k8s::lint::Finding;
+use serde_json::{Value, json};
 
-use super::load::{as_warning, load};
+use super::load::{as_warning, load_text, unreadable};
 use super::{terminal, units};
+use manifests::{Inspected, inspect};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The table.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Check the manifests in this folder, too: that they are the table's, and that they are sound.
+    #[arg(long, value_name = "DIR")]
+    k8s: Option<PathBuf>,
     /// Treat what is legal but unwise as a problem.
     #[arg(long)]
     strict: bool,
@@ -30,42 +38,74 @@ enum Format {
     Json,
 }
 
-/// What came of a table: its problems, what is unwise about it, and itself when it has no problem.
+/// What came of a table and its manifests.
+#[derive(Default)]
 struct Verdict {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    table: Option<Table>,
+    findings: Vec<Finding>,
+    /// What there is to say when all is well, a line each.
+    summary: Vec<String>,
 }
 
-/// Exit code 0 when the table can be used, 1 when it has problems.
+impl Verdict {
+    fn is_good(&self) -> bool {
+        self.problems.is_empty() && self.findings.is_empty()
+    }
+}
+
+/// Exit code 0 when table and manifests can be used, 1 when they have problems.
 pub(crate) fn run(args: &Args) -> ExitCode {
     let verdict = judge(args);
     let printed = match args.format {
-        Format::Text => print_text(args, &verdict),
+        Format::Text => print_text(&verdict),
         Format::Json => terminal::print(&as_json(&verdict)),
     };
-    if verdict.problems.is_empty() { printed } else { ExitCode::FAILURE }
+    if verdict.is_good() { printed } else { ExitCode::FAILURE }
 }
 
 fn judge(args: &Args) -> Verdict {
-    match load(&args.config) {
-        Ok(checked) if args.strict && !checked.warnings.is_empty() => {
-            Verdict { problems: checked.warnings, warnings: Vec::new(), table: None }
-        }
-        Ok(checked) => {
-            Verdict { problems: Vec::new(), warnings: checked.warnings, table: Some(checked.table) }
-        }
-        Err(problems) => Verdict { problems, warnings: Vec::new(), table: None },
+    let (checked, text) = match load_text(&args.config) {
+        Ok(loaded) => loaded,
+        Err(problems) => return Verdict { problems, ..Verdict::default() },
+    };
+    let mut verdict = Verdict { warnings: checked.warnings, ..Verdict::default() };
+    if args.strict {
+        verdict.problems = std::mem::take(&mut verdict.warnings);
     }
+    verdict.summary = vec![format!("{}: {}", args.config.display(), summary(&checked.table))];
+    if let Some(folder) = &args.k8s {
+        match inspect((&args.config, &checked.table, &text), folder) {
+            Ok(Inspected { findings, files, objects }) => {
+                verdict.findings = findings;
+                let (files, objects) = (units::counted(files, "file"), units::counted(objects, "object"));
+                let line = format!("{}: {files}, {objects}: the table's, and sound", folder.display());
+                verdict.summary.push(line);
+            }
+            Err((path, error)) => {
+                verdict.problems.push(unreadable(&path.display().to_string(), &error, None));
+            }
+        }
+    }
+    verdict
 }
 
-fn print_text(args: &Args, verdict: &Verdict) -> ExitCode {
+fn print_text(verdict: &Verdict) -> ExitCode {
     verdict.problems.iter().for_each(|problem| eprintln!("{problem}"));
     verdict.warnings.iter().for_each(|warning| eprintln!("{}", as_warning(warning)));
-    match &verdict.table {
-        Some(table) => terminal::print(&format!("{}: {}\n", args.config.display(), summary(table))),
-        None => ExitCode::FAILURE,
+    verdict.findings.iter().for_each(|finding| eprint!("{}", as_text(finding)));
+    if !verdict.is_good() {
+        return ExitCode::FAILURE;
     }
+    let lines = verdict.summary.iter().map(|line| format!("{line}\n"));
+    terminal::print(&lines.collect::<String>())
+}
+
+/// `file:line:col: message [id] (hint)`, and in a second line who says so.
+fn as_text(finding: &Finding) -> String {
+    let Finding { file, line, col, id, message, hint, source } = finding;
+    let see = source.as_ref().map_or(String::new(), |source| format!("    see: {source}\n"));
+    format!("{file}:{line}:{col}: {message} [{id}] ({hint})\n{see}")
 }
 
 fn as_json(verdict: &Verdict) -> String {
@@ -73,13 +113,22 @@ fn as_json(verdict: &Verdict) -> String {
         move |problem: &Problem| {
             json!({
                 "file": problem.file, "line": problem.line, "col": problem.col,
-                "severity": severity, "message": problem.message, "hint": problem.hint,
+                "severity": severity, "id": null, "message": problem.message,
+                "hint": problem.hint, "source": null,
             })
         }
     };
+    let found = |finding: &Finding| {
+        json!({
+            "file": finding.file, "line": finding.line, "col": finding.col,
+            "severity": "error", "id": finding.id, "message": finding.message,
+            "hint": finding.hint, "source": finding.source,
+        })
+    };
     let problems = verdict.problems.iter().map(entry("error"));
-    let all: Vec<_> = problems.chain(verdict.warnings.iter().map(entry("warning"))).collect();
-    format!("{:#}\n", serde_json::Value::Array(all))
+    let warnings = verdict.warnings.iter().map(entry("warning"));
+    let all = problems.chain(warnings).chain(verdict.findings.iter().map(found));
+    format!("{:#}\n", Value::Array(all.collect()))
 }
 
 /// `2 agents (coding, qa); needs secrets agent-secrets/openai-api-key as OPENAI_API_KEY`.

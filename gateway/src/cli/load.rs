@@ -9,8 +9,15 @@ pub(crate) fn load(path: &Path) -> Result<Checked, Vec<Problem>> {
     config::parse(&read(path)?, &path.display().to_string())
 }
 
+/// As [`load`], and the text that it was read from.
+pub(crate) fn load_text(path: &Path) -> Result<(Checked, String), Vec<Problem>> {
+    let text = read(path)?;
+    Ok((config::parse(&text, &path.display().to_string())?, text))
+}
+
 fn read(path: &Path) -> Result<String, Vec<Problem>> {
-    let explained = |error| vec![unreadable(&path.display().to_string(), &error)];
+    let hint = "name the table with --config FILE";
+    let explained = |error| vec![unreadable(&path.display().to_string(), &error, Some(hint))];
     std::fs::read_to_string(path).map_err(explained)
 }
 
@@ -22,9 +29,9 @@ pub(crate) fn load_or_explain(path: &Path) -> Option<Checked> {
 /// As [`load_or_explain`], and the text that it was read from.
 pub(crate) fn load_text_or_explain(path: &Path) -> Option<(Checked, String)> {
     let mut text = String::new();
-    let checked = read(path).and_then(|read| {
+    let checked = load_text(path).map(|(checked, read)| {
         text = read;
-        config::parse(&text, &path.display().to_string())
+        checked
     });
     Some((explain(checked)?, text))
 }
@@ -48,16 +55,14 @@ pub(crate) fn as_warning(problem: &Problem) -> String {
     Problem { message, ..problem.clone() }.to_string()
 }
 
-fn unreadable(file: &str, error: &std::io::Error) -> Problem {
-    let hint = match error.kind() {
-        std::io::ErrorKind::NotFound => Some("name the table with --config FILE".to_owned()),
-        _ => None,
-    };
+/// A file that can't be read, as a problem at its start. `hint` is for one that isn't there.
+pub(crate) fn unreadable(file: &str, error: &std::io::Error, hint: Option<&str>) -> Problem {
+    let absent = error.kind() == std::io::ErrorKind::NotFound;
     Problem {
         file: file.to_owned(),
         line: 1,
         col: 1,
         message: format!("can't be read: {error}"),
-        hint,
+        hint: hint.filter(|_| absent).map(str::to_owned),
     }
 }

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod agents;
+mod drift;
+mod faults;
 mod gateway;
 mod generated;
+mod lint;
 mod overlays;
 
 use std::path::{Path, PathBuf};
