@@ -12,6 +12,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("agents", &["config"]),
     ("benches", &[]),
     ("config", &[]),
+    ("e2e", &[]),
     ("k8s", &["config"]),
     ("switchyard", &["config", "k8s"]),
 ];

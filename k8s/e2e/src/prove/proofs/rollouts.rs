@@ -1,0 +1,93 @@
+//! Updates under load: nothing fails. And the same with `preStop` or the drain taken out, which
+//! has to fail: otherwise the first half would prove nothing.
+
+use crate::load::report::Report;
+use crate::prove::Context;
+use crate::prove::failure::{Outcome, ensure};
+use crate::prove::say;
+use crate::prove::table;
+use crate::prove::traffic::{Load, Order, nothing_failed, tell};
+use crate::prove::yard::Yard;
+
+/// In a row, of each.
+const UPDATES: usize = 5;
+
+pub(super) async fn prove(context: &Context) -> Outcome<String> {
+    let table = |namespace: &str, keys: &str, deployment: &str| {
+        table::gateway(context, namespace, keys) + &table::agent(context, "coding", "", deployment)
+    };
+    let yard = Yard::up(context, "rollouts", |namespace| table(namespace, "", "")).await?;
+    yard.scale("switchyard", 2).await?;
+    yard.scale("coding-agent", 3).await?;
+    let all = all(context);
+
+    let agent = updates(&yard, "coding-agent", all, UPDATES).await?;
+    say(&format!("   {UPDATES} updates of the agent: {}", tell(&agent)));
+    nothing_failed(&agent)?;
+    let gateway = updates(&yard, "switchyard", all, UPDATES).await?;
+    say(&format!("   {UPDATES} updates of the gateway: {}", tell(&gateway)));
+    nothing_failed(&gateway)?;
+
+    let namespace = &yard.namespace;
+    // An agent that ends on SIGTERM at once, as many do. With the pause before it, requests that
+    // are shorter are safe, and longer ones are cut; without the pause those are, too.
+    yard.apply(&table(namespace, "", "env = { E2E_DRAIN = \"none\" }"), "base").await?;
+    yard.rolled_out("coding-agent").await?;
+    let short = Order { hold_ms: 200, streams: 0, ..all };
+    let paused = updates(&yard, "coding-agent", short, 1).await?;
+    say(&format!("   an agent without drain, short requests, with preStop: {}", tell(&paused)));
+    nothing_failed(&paused)?;
+    let undrained = updates(&yard, "coding-agent", all, 1).await?;
+    must_fail("an agent without drain", &undrained)?;
+    let no_pause = r#"[{"op": "remove", "path": "/spec/template/spec/containers/0/lifecycle"}]"#;
+    yard.kubectl(&["patch", "deployment/coding-agent", "--type=json", "-p", no_pause]).await?;
+    yard.rolled_out("coding-agent").await?;
+    let unpaused = updates(&yard, "coding-agent", short, 1).await?;
+    must_fail("an agent without drain and preStop, short requests", &unpaused)?;
+
+    yard.apply(&table(namespace, "drain_delay = \"0s\"", ""), "base").await?;
+    yard.rolled_out("coding-agent").await?;
+    restart(&yard, "switchyard").await?;
+    let hasty = updates(&yard, "switchyard", all, 1).await?;
+    must_fail("a gateway with drain_delay 0", &hasty)?;
+    yard.apply(&table(namespace, "drain_timeout = \"0s\"", ""), "base").await?;
+    restart(&yard, "switchyard").await?;
+    let cut = updates(&yard, "switchyard", all, 1).await?;
+    must_fail("a gateway with drain_timeout 0", &cut)?;
+
+    Ok(format!(
+        "agent: {}; gateway: {}; failures without an agent's drain {}, its preStop {}, the gateway's \
+         drain_delay {}, its drain_timeout {}",
+        tell(&agent),
+        tell(&gateway),
+        undrained.failures(),
+        unpaused.failures(),
+        hasty.failures(),
+        cut.failures()
+    ))
+}
+
+fn all(context: &Context) -> Order<'static> {
+    let settings = &context.settings;
+    Order { rate: settings.rate, hold_ms: 20, streams: settings.streams, ..Order::default() }
+}
+
+/// So many updates in a row under a load, and what came of it.
+async fn updates(yard: &Yard<'_>, deployment: &str, order: Order<'_>, times: usize) -> Outcome<Report> {
+    let load = Load::start(yard, deployment, order).await?;
+    for _ in 0..times {
+        restart(yard, deployment).await?;
+    }
+    load.end().await
+}
+
+async fn restart(yard: &Yard<'_>, deployment: &str) -> Outcome {
+    let target = format!("deployment/{deployment}");
+    yard.kubectl(&["rollout", "restart", &target]).await?;
+    yard.rolled_out(deployment).await
+}
+
+fn must_fail(what: &str, report: &Report) -> Outcome {
+    say(&format!("   {what}: {}", tell(report)));
+    ensure(report.failures() > 0, || format!("{what}, and nothing failed: {}", tell(report)))
+}
