@@ -5,7 +5,6 @@ pub mod agents;
 pub mod health;
 
 mod answer;
-mod connections;
 mod gauges;
 mod probes;
 mod table;
@@ -27,9 +26,9 @@ use tower_http::request_id::PropagateRequestIdLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use self::connections::MAX as CONNECTIONS_MAX;
 use self::gauges::Gauges;
 use crate::cluster::load::Board;
+use crate::connections;
 use crate::discovery::Status;
 use crate::discovery::managed::{Fleet, Managed};
 use crate::request_id;
@@ -76,7 +75,8 @@ impl Admin {
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, admin: Admin) {
     let router = router(Arc::new(admin));
-    if let Err(error) = connections::serve(listener, router).await {
+    let open = |stream| async { Some(stream) };
+    if let Err(error) = connections::serve(listener, "admin", open, router).await {
         tracing::error!(%error, "the admin port cannot be served");
     }
 }

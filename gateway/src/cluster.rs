@@ -2,4 +2,5 @@
 //!
 //! Everything here runs on the control runtime, away from the requests.
 
+pub mod external_metrics;
 pub mod load;

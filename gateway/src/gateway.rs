@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
+use crate::cluster::external_metrics::{self, ExternalMetrics};
 use crate::cluster::load::Board;
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{Discovery, Status, kubernetes};
@@ -19,11 +20,11 @@ use crate::metrics::Metrics;
 use crate::reload::Reload;
 use crate::shared::{Phase, Shared};
 use crate::table::Tables;
-use crate::{health, serve};
+use crate::{connections, health, serve};
 
-/// Descriptors that are not for client connections: the admin port's and the probes' connections,
-/// and 128 for listeners, files and runtimes.
-const DESCRIPTORS_OF_OUR_OWN: u64 = 128 + (admin::CONNECTIONS_MAX + health::PROBES_MAX) as u64;
+/// Descriptors that are not for client connections: those of the admin port, of the external
+/// metrics and of probes, and 128 for listeners, files and runtimes.
+const DESCRIPTORS_OF_OUR_OWN: u64 = 128 + (2 * connections::MAX + health::PROBES_MAX) as u64;
 /// How often histograms are tidied and places are counted anew.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often ejected endpoints that are in again are noticed by admission.
@@ -38,6 +39,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// In place of the table's `admin`.
     pub admin: Option<SocketAddr>,
+    /// Where the cluster's API server asks for external metrics; `None`: nowhere.
+    pub external_metrics: Option<SocketAddr>,
     /// What `up` runs; its replicas take the place of listed endpoints.
     pub managed: Option<Managed>,
     /// Asked now and then how many log lines were dropped.
@@ -64,8 +67,11 @@ pub enum BindError {
     #[error("{0}")]
     Unsupported(String),
     /// There is no way to ask the cluster.
-    #[error(transparent)]
+    #[error("discovery = \"kubernetes\": {0}")]
     Credentials(#[from] kubernetes::Unusable),
+    /// External metrics can't be offered.
+    #[error(transparent)]
+    ExternalMetrics(#[from] external_metrics::BindError),
 }
 
 /// How it ended.
@@ -84,6 +90,7 @@ pub struct Gateway {
     listeners: Vec<TcpListener>,
     admin_listener: TcpListener,
     addresses: (SocketAddr, SocketAddr),
+    external_metrics: Option<ExternalMetrics>,
     shared: Arc<Shared>,
     reload: Reload,
     stopper: Stopper,
@@ -140,6 +147,7 @@ impl Gateway {
         let admin_address = options.admin.unwrap_or(table.gateway.admin);
         let admin_listener =
             TcpListener::bind(admin_address).map_err(wrap(admin_address, "admin"))?;
+        let external_metrics = options.external_metrics.map(ExternalMetrics::bind).transpose()?;
         let of = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
         let addresses = (of(&listeners[0], address), of(&admin_listener, admin_address));
         let metrics = Arc::new(Metrics::new());
@@ -156,6 +164,7 @@ impl Gateway {
             listeners,
             admin_listener,
             addresses,
+            external_metrics,
             reload: Reload::new(options.config, Arc::clone(&shared.tables), table),
             shared,
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
@@ -169,6 +178,12 @@ impl Gateway {
     #[must_use]
     pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
         self.addresses
+    }
+
+    /// Where the cluster's API server asks for external metrics, if it can.
+    #[must_use]
+    pub fn external_metrics(&self) -> Option<SocketAddr> {
+        self.external_metrics.as_ref().and_then(ExternalMetrics::address)
     }
 
     /// Every table in force from now on.
@@ -206,6 +221,7 @@ impl Gateway {
             phase,
             stopper: self.stopper,
             managed: self.managed,
+            external_metrics: self.external_metrics,
             status: self.discovery.status(),
             dropped_log_lines: self.dropped_log_lines,
         };
@@ -257,6 +273,7 @@ struct Control {
     phase: watch::Sender<Phase>,
     stopper: Stopper,
     managed: Option<Managed>,
+    external_metrics: Option<ExternalMetrics>,
     status: Arc<Status>,
     dropped_log_lines: Option<Dropped>,
 }
@@ -270,12 +287,16 @@ impl Control {
         workers: Vec<WorkerThread>,
     ) -> Outcome {
         let tables = reload.tables();
+        let board = Board::new(Arc::clone(&self.shared));
+        if let Some(external_metrics) = self.external_metrics.take() {
+            tokio::spawn(external_metrics.serve(Arc::clone(&self.shared), board.clone()));
+        }
         let admin = Admin::new(
             Arc::clone(&self.shared),
             self.phase.subscribe(),
             self.managed.take(),
             Arc::clone(&self.status),
-            Board::new(Arc::clone(&self.shared)),
+            board,
         );
         tokio::spawn(admin::serve(admin_listener, admin));
         tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));

@@ -17,6 +17,8 @@ pub mod admin;
 
 pub mod cluster;
 
+pub mod connections;
+
 pub mod reload;
 
 pub mod discovery;

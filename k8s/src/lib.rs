@@ -8,6 +8,7 @@
 mod agent;
 mod base;
 mod drift;
+mod external_metrics;
 mod gateway;
 mod hpa;
 pub mod lint;
@@ -46,6 +47,11 @@ pub const GATEWAY: &str = "switchyard";
 pub const ADMIN_SERVICE: &str = "switchyard-admin";
 /// Name of the headless Service by which replicas of the gateway find each other.
 pub const PEERS_SERVICE: &str = "switchyard-peers";
+/// Name of all that the gateway's external metrics need: Service, Secret, permissions.
+pub const EXTERNAL_METRICS: &str = "switchyard-external-metrics";
+/// Port of the gateway's pods for external metrics. The kubelet's, on other addresses: firewalls
+/// between a control plane and its nodes let it through.
+pub const EXTERNAL_METRICS_PORT: u16 = 10250;
 /// Key of the table in the gateway's ConfigMap, and the file's name in the pod.
 pub const TABLE_KEY: &str = "switchyard.toml";
 /// Folder in the gateway's pods where the ConfigMap is mounted.

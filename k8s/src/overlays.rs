@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::object::object;
 use crate::plan::{self, Run, Workload, range};
-use crate::{File, GATEWAY, base, hpa, monitoring, pod, yaml};
+use crate::{File, GATEWAY, base, external_metrics, hpa, monitoring, pod, yaml};
 
 /// Fewest gateways in production: one may be lost while another is updated.
 const GATEWAYS: u32 = 3;
@@ -23,16 +23,25 @@ struct Component {
     patches: Vec<Value>,
     /// Further keys of its Kustomization.
     rest: Value,
+    /// Other components that its overlay has, because it is of no use without.
+    with: &'static [&'static str],
 }
 
 /// All components and overlays.
 pub(crate) fn files(table: &Table) -> Vec<File> {
-    let components = [local(table), production(table), load(table), keda(table), monitoring(table)];
+    let components = [
+        local(table),
+        production(table),
+        load(table),
+        external_metrics(table),
+        keda(table),
+        monitoring(table),
+    ];
     components.into_iter().flat_map(component).collect()
 }
 
 fn component(component: Component) -> Vec<File> {
-    let Component { name, resources, patches, rest } = component;
+    let Component { name, resources, patches, rest, with } = component;
     let mut kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
@@ -59,16 +68,18 @@ fn component(component: Component) -> Vec<File> {
         .map(|(name, objects)| base::file(&format!("{folder}/{name}"), objects))
         .collect();
     files.push(base::file(&format!("{folder}/Kustomization"), &[kustomization]));
-    files.push(overlay(name));
+    files.push(overlay(name, with));
     files
 }
 
-fn overlay(name: &str) -> File {
+fn overlay(name: &str, with: &[&str]) -> File {
+    let components = std::iter::once(&name).chain(with);
+    let components: Vec<_> = components.map(|name| format!("../../components/{name}")).collect();
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": ["../../base"],
-        "components": [format!("../../components/{name}")],
+        "components": components,
     });
     base::file(&format!("overlays/{name}/Kustomization"), &[kustomization])
 }
@@ -82,7 +93,7 @@ fn patch(workload: Workload<'_>, kind: (&str, &str), name: &str, rest: Value) ->
     patch
 }
 
-fn patch_container(workload: Workload<'_>, container: &Value) -> Value {
+pub(crate) fn patch_container(workload: Workload<'_>, container: &Value) -> Value {
     let rest = json!({ "spec": { "template": { "spec": { "containers": [container] }}}});
     patch(workload, ("apps/v1", "Deployment"), workload.name, rest)
 }
@@ -117,6 +128,7 @@ fn local(table: &Table) -> Component {
         resources: Vec::new(),
         patches: [deployments, gateways(table, |_, _| 1)].concat(),
         rest: Value::Null,
+        with: &[],
     }
 }
 
@@ -143,6 +155,7 @@ fn production(table: &Table) -> Component {
         ]
         .concat(),
         rest: json!({ "images": pod::images(table) }),
+        with: &[],
     }
 }
 
@@ -161,7 +174,15 @@ fn load(table: &Table) -> Component {
         resources: Vec::new(),
         patches: plan::runs(table).iter().filter_map(by_load).collect(),
         rest: Value::Null,
+        with: &["external-metrics"],
     }
+}
+
+/// The cluster's API server asks the gateway for the load. Apart from `load`, because a cluster has
+/// one server of external metrics, and it may be another that knows the load too.
+fn external_metrics(table: &Table) -> Component {
+    let (resources, patches) = external_metrics::parts(table);
+    Component { name: "external-metrics", resources, patches, rest: Value::Null, with: &[] }
 }
 
 /// Load per replica of an agent that has a range.
@@ -204,6 +225,7 @@ fn keda(table: &Table) -> Component {
         ],
         patches: runs.iter().map(gone).collect(),
         rest: Value::Null,
+        with: &[],
     }
 }
 
@@ -252,5 +274,6 @@ fn monitoring(table: &Table) -> Component {
         resources: monitoring::resources(table),
         patches: Vec::new(),
         rest: Value::Null,
+        with: &[],
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Where operators connect, instead of the table's `gateway.admin`.
     #[arg(long, value_name = "ADDR", env = "SWITCHYARD_ADMIN")]
     admin: Option<SocketAddr>,
+    /// Where the cluster's API server asks for the agents' load, by HTTPS; off by default.
+    #[arg(long, value_name = "ADDR", env = "SWITCHYARD_EXTERNAL_METRICS")]
+    external_metrics: Option<SocketAddr>,
 }
 
 /// Exit code 0 when all was finished, 1 when the drain cut something or the start failed, 130 or
@@ -38,6 +41,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         config: args.config.clone(),
         listen: args.listen,
         admin: args.admin,
+        external_metrics: args.external_metrics,
         managed: None,
         dropped_log_lines: Some(log.dropped()),
     };
@@ -55,10 +59,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     exit_code(gateway.run(), *signals.borrow())
 }
 
-/// The two lines that name where a bound gateway listens.
+/// The lines that name where a bound gateway listens.
 pub(super) fn addresses(gateway: &Gateway) -> String {
     let (listen, admin) = gateway.addresses();
-    format!("listening on http://{listen}\nadmin on http://{admin}\n")
+    let mut lines = format!("listening on http://{listen}\nadmin on http://{admin}\n");
+    if let Some(address) = gateway.external_metrics() {
+        lines.push_str(&format!("external metrics on https://{address}\n"));
+    }
+    lines
 }
 
 /// The exit code for how a gateway ended, and the second signal if there was one.

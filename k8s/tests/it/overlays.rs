@@ -108,3 +108,86 @@ fn prometheus_is_admitted_to_everything_that_it_asks() {
         assert_eq!(port, &policy["spec"]["ingress"][0]["ports"][0]["port"]);
     }
 }
+
+/// The objects of the component `external-metrics`.
+fn external_metrics() -> Vec<Value> {
+    let rendered = render(SCALED);
+    ["external-metrics.yaml", "permissions.yaml"]
+        .map(|file| format!("components/external-metrics/{file}"))
+        .iter()
+        .flat_map(|file| k8s::documents(rendered.text(file)).unwrap())
+        .collect()
+}
+
+fn of_kind(objects: &[Value], kind: &str) -> Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("{kind}")).clone()
+}
+
+#[test]
+fn the_overlay_load_brings_the_server_of_the_metric_that_it_scales_by() {
+    let rendered = render(SCALED);
+    let text = rendered.text("overlays/load/Kustomization");
+    let components = k8s::documents(text).unwrap()[0]["components"].clone();
+    let expected = ["../../components/load", "../../components/external-metrics"];
+    assert_eq!(components, json!(expected));
+}
+
+#[test]
+fn the_api_server_is_led_to_the_port_that_the_gateway_is_told_to_open() {
+    let objects = external_metrics();
+    let (api, service) = (of_kind(&objects, "APIService"), of_kind(&objects, "Service"));
+    assert_eq!(api["spec"]["service"]["name"], service["metadata"]["name"]);
+    assert_eq!(api["spec"]["service"]["namespace"], service["metadata"]["namespace"]);
+    let port = &service["spec"]["ports"][0];
+    assert_eq!(api["spec"]["service"]["port"], port["port"]);
+    let patch = &patches("external-metrics")[0];
+    let container = &patch["spec"]["template"]["spec"]["containers"][0];
+    let opened = &container["ports"][0];
+    assert_eq!(port["targetPort"], opened["name"]);
+    assert!(opened["name"].as_str().unwrap().len() <= 15, "a port's name has at most 15 letters");
+    let address = format!("0.0.0.0:{}", opened["containerPort"]);
+    let env = json!([{ "name": "SWITCHYARD_EXTERNAL_METRICS", "value": address }]);
+    assert_eq!(container["env"], env);
+    let policy = of_kind(&objects, "NetworkPolicy");
+    assert_eq!(policy["spec"]["ingress"][0]["ports"][0]["port"], opened["name"]);
+}
+
+#[test]
+fn what_the_gateway_fills_in_is_not_rendered_so_that_an_apply_leaves_it() {
+    let objects = external_metrics();
+    let api = of_kind(&objects, "APIService");
+    for key in ["caBundle", "insecureSkipTLSVerify"] {
+        assert_eq!(api["spec"].get(key), None, "{key}");
+    }
+    let secret = of_kind(&objects, "Secret");
+    assert_eq!((secret.get("data"), secret.get("stringData")), (None, None));
+}
+
+#[test]
+fn every_permission_for_external_metrics_is_on_one_object_by_name() {
+    let objects = external_metrics();
+    for (kind, names, verbs) in [
+        ("Role", ["switchyard-external-metrics"], ["get", "update"]),
+        ("ClusterRole", ["v1beta1.external.metrics.k8s.io"], ["get", "patch"]),
+    ] {
+        let rules = of_kind(&objects, kind)["rules"].clone();
+        assert_eq!(rules.as_array().unwrap().len(), 1, "{kind}");
+        assert_eq!(rules[0]["resourceNames"], json!(names), "{kind}");
+        assert_eq!(rules[0]["verbs"], json!(verbs), "{kind}");
+    }
+    let bindings: Vec<_> =
+        objects.iter().filter(|object| object.get("roleRef").is_some()).collect();
+    assert_eq!(bindings.len(), 3);
+    for binding in bindings {
+        let account =
+            json!([{ "kind": "ServiceAccount", "name": "switchyard", "namespace": "ai-agents" }]);
+        assert_eq!(binding["subjects"], account);
+    }
+    let cluster_wide = |object: &&Value| {
+        ["ClusterRole", "ClusterRoleBinding", "APIService"]
+            .contains(&object["kind"].as_str().unwrap())
+    };
+    for object in objects.iter().filter(cluster_wide) {
+        assert_eq!(object["metadata"].get("namespace"), None, "{object}");
+    }
+}

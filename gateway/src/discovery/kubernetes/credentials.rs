@@ -23,7 +23,7 @@ pub enum Credentials {
 
 /// Why the cluster's API can't be asked.
 #[derive(Debug, thiserror::Error)]
-#[error("discovery = \"kubernetes\": no usable credentials: {0}")]
+#[error("no usable credentials for the cluster's API: {0}")]
 pub struct Unusable(String);
 
 /// Whether this process runs in a pod that may use the API.

@@ -1,4 +1,4 @@
-//! The connections of operators: few, and none of them for ever.
+//! The connections of operators and of the cluster's API server: few, and none of them for ever.
 
 use std::io;
 use std::net::TcpListener;
@@ -9,10 +9,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Connections at once; more wait in the kernel's queue. Probes, scrapers and a few people need
+/// Connections at once of one listener; more wait in the kernel's queue. Probes, scrapers and a few people need
 /// far fewer, and the clocks below free what odd clients hold.
 pub const MAX: usize = 64;
 /// From the end of one answer (or the connection's begin) to the end of the next head.
@@ -26,28 +27,43 @@ const HEAD_MAX: usize = 16 << 10;
 /// After `accept` failed for want of descriptors or memory: it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Serves until it is dropped, and its connections with it.
+/// Serves until it is dropped, and its connections with it. `open` makes of a new connection what
+/// is spoken on, such as TLS, or ends it with `None`; it has to end by itself.
 ///
 /// # Errors
 /// When the runtime can't take the listener.
-pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
+pub async fn serve<S, F>(
+    listener: TcpListener,
+    name: &'static str,
+    open: impl Fn(TcpStream) -> F,
+    router: Router,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = Option<S>> + Send + 'static,
+{
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut open = JoinSet::new();
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if open.len() < MAX => match accepted {
+            accepted = listener.accept(), if connections.len() < MAX => match accepted {
                 Ok((stream, _)) => {
                     // It would only be slower without.
                     let _ = stream.set_nodelay(true);
-                    open.spawn(connection(stream, router.clone()));
+                    let (opening, router) = (open(stream), router.clone());
+                    connections.spawn(async move {
+                        if let Some(stream) = opening.await {
+                            connection(stream, router).await;
+                        }
+                    });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the admin port cannot accept");
+                    tracing::warn!(listener = name, %error, "cannot accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(_ended) = open.join_next() => {}
+            Some(_ended) = connections.join_next() => {}
         }
     }
 }
