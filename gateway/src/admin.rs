@@ -29,6 +29,7 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use self::connections::MAX as CONNECTIONS_MAX;
 use self::gauges::Gauges;
+use crate::cluster::config_map;
 use crate::cluster::load::Board;
 use crate::discovery::Status;
 use crate::discovery::managed::{Fleet, Managed};
@@ -48,6 +49,7 @@ pub struct Admin {
     managed: Option<Managed>,
     discovery: Arc<Status>,
     board: Board,
+    config_map: Option<Arc<config_map::Status>>,
     gauges: Gauges,
 }
 
@@ -60,8 +62,9 @@ impl Admin {
         managed: Option<Managed>,
         discovery: Arc<Status>,
         board: Board,
+        config_map: Option<Arc<config_map::Status>>,
     ) -> Self {
-        Self { shared, phase, managed, discovery, board, gauges: Gauges::default() }
+        Self { shared, phase, managed, discovery, board, config_map, gauges: Gauges::default() }
     }
 
     fn current(&self) -> Arc<Snapshot> {

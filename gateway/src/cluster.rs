@@ -2,4 +2,7 @@
 //!
 //! Everything here runs on the control runtime, away from the requests.
 
+pub mod config_map;
 pub mod load;
+
+mod events;
