@@ -27,6 +27,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use self::gauges::Gauges;
+use crate::cluster::config_map;
 use crate::cluster::load::Board;
 use crate::connections;
 use crate::discovery::Status;
@@ -47,6 +48,7 @@ pub struct Admin {
     managed: Option<Managed>,
     discovery: Arc<Status>,
     board: Board,
+    config_map: Option<Arc<config_map::Status>>,
     gauges: Gauges,
 }
 
@@ -59,8 +61,9 @@ impl Admin {
         managed: Option<Managed>,
         discovery: Arc<Status>,
         board: Board,
+        config_map: Option<Arc<config_map::Status>>,
     ) -> Self {
-        Self { shared, phase, managed, discovery, board, gauges: Gauges::default() }
+        Self { shared, phase, managed, discovery, board, config_map, gauges: Gauges::default() }
     }
 
     fn current(&self) -> Arc<Snapshot> {

@@ -2,5 +2,8 @@
 //!
 //! Everything here runs on the control runtime, away from the requests.
 
+pub mod config_map;
 pub mod external_metrics;
 pub mod load;
+
+mod events;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
+use crate::cluster::config_map::ConfigMap;
 use crate::cluster::external_metrics::{self, ExternalMetrics};
 use crate::cluster::load::Board;
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
@@ -96,6 +97,7 @@ pub struct Gateway {
     stopper: Stopper,
     managed: Option<Managed>,
     discovery: Discovery,
+    config_map: Option<ConfigMap>,
     dropped_log_lines: Option<Dropped>,
 }
 
@@ -160,6 +162,7 @@ impl Gateway {
             connections: AtomicUsize::new(0),
             max_connections: connections_max(table.gateway.max_connections),
         });
+        let config_map = ConfigMap::mounted(&options.config, &table, discovery.credentials());
         Ok(Self {
             listeners,
             admin_listener,
@@ -170,6 +173,7 @@ impl Gateway {
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
             managed: options.managed,
             discovery,
+            config_map,
             dropped_log_lines: options.dropped_log_lines,
         })
     }
@@ -223,6 +227,7 @@ impl Gateway {
             managed: self.managed,
             external_metrics: self.external_metrics,
             status: self.discovery.status(),
+            config_map: self.config_map,
             dropped_log_lines: self.dropped_log_lines,
         };
         let outcome = runtime.block_on(control.run(
@@ -275,6 +280,7 @@ struct Control {
     managed: Option<Managed>,
     external_metrics: Option<ExternalMetrics>,
     status: Arc<Status>,
+    config_map: Option<ConfigMap>,
     dropped_log_lines: Option<Dropped>,
 }
 
@@ -282,7 +288,7 @@ impl Control {
     async fn run(
         mut self,
         admin_listener: TcpListener,
-        reload: Reload,
+        mut reload: Reload,
         discovery: Discovery,
         workers: Vec<WorkerThread>,
     ) -> Outcome {
@@ -297,12 +303,16 @@ impl Control {
             self.managed.take(),
             Arc::clone(&self.status),
             board,
+            self.config_map.as_ref().map(ConfigMap::status),
         );
         tokio::spawn(admin::serve(admin_listener, admin));
         tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));
         tokio::spawn(capacity(Arc::clone(&self.shared)));
         tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
         let source = discovery.start(reload.tables());
+        if let Some(config_map) = self.config_map.take() {
+            reload.follow(config_map.follow());
+        }
         tokio::spawn(reload.run(source, true));
         let stopped = self.stop(tables);
         let joined = tokio::task::spawn_blocking(move || {

@@ -50,6 +50,8 @@ pub struct Metrics {
     hash: Gauge,
     /// How long ago discovery was last known to be right.
     pub discovery_age: Gauge,
+    /// How long edits of the table's ConfigMap may have gone unheard.
+    pub config_map_age: Gauge,
     /// Open client connections.
     pub connections: Gauge,
     /// Access log lines dropped because the writer could not keep up.
@@ -88,6 +90,7 @@ impl Metrics {
             generation: gauge("switchyard_table_generation", vec![]),
             hash: gauge("switchyard_table_hash", vec![]),
             discovery_age: gauge("switchyard_discovery_age_seconds", vec![]),
+            config_map_age: gauge("switchyard_config_map_age_seconds", vec![]),
             connections: gauge("switchyard_connections", vec![]),
             log_dropped: gauge("switchyard_log_lines_dropped", vec![]),
             recorder,
@@ -209,6 +212,7 @@ fn describe(recorder: &PrometheusRecorder) {
     gauge("switchyard_table_hash", Unit::Count, "First 12 hexadecimal digits of the table's hash, as a number");
     gauge("switchyard_table_refused", Unit::Count, "1 while the last edit of the table stands refused, else 0");
     gauge("switchyard_discovery_age_seconds", Unit::Seconds, "How long the source of the replicas' addresses has been away; 0 while it is followed");
+    gauge("switchyard_config_map_age_seconds", Unit::Seconds, "How long the table's ConfigMap could not be followed; 0 while it is");
     gauge("switchyard_connections", Unit::Count, "Open client connections");
     gauge("switchyard_log_lines_dropped", Unit::Count, "Log lines dropped because the writer could not keep up");
     gauge("switchyard_build_info", Unit::Count, "1, with the version as a label");

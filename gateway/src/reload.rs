@@ -1,8 +1,10 @@
-//! Following the table: its file, SIGHUP, and what `up` runs.
+//! Following the table: its file, the object that the file is a copy of, SIGHUP, and what `up` runs.
 //!
 //! One task does all of it, so that addresses are always found for the table in force.
 
+mod elsewhere;
 mod file;
+mod order;
 mod restart;
 mod watch;
 
@@ -15,7 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+pub use self::elsewhere::{Edit, Elsewhere, Told, Verdict, Version};
 use self::file::{Contents, Stamp};
+use self::order::Order;
 pub use self::restart::NeedsRestart;
 use self::watch::Watch;
 use crate::discovery::{Found, Source};
@@ -30,6 +34,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// Problems of one file that are kept and logged; a large file of rubbish has no end of them.
 const PROBLEMS_MAX: usize = 100;
 
+/// What is said of a file that doesn't count.
+const OLDER: &str = "the table's file is an older copy, or may be one: it is left alone";
+
 /// The table's file and what was last taken from it.
 pub struct Reload {
     file: PathBuf,
@@ -37,6 +44,11 @@ pub struct Reload {
     accepted: channel::Sender<Arc<Table>>,
     /// The file as it was when it was last read.
     stamp: Option<Stamp>,
+    /// What else tells of edits.
+    elsewhere: Option<Elsewhere>,
+    /// What that told last.
+    object: Option<Contents>,
+    order: Order,
     /// What was last refused, if nothing was taken since.
     refused: Option<String>,
     /// What was last found, once something was.
@@ -56,8 +68,24 @@ impl Reload {
     #[must_use]
     pub fn new(file: PathBuf, tables: Arc<Tables>, table: Arc<Table>) -> Self {
         survive_hangups();
+        let order = Order::of_file(&table.hash);
         let accepted = channel::Sender::new(table);
-        Self { file, tables, accepted, stamp: None, refused: None, found: None }
+        Self {
+            file,
+            tables,
+            accepted,
+            stamp: None,
+            elsewhere: None,
+            object: None,
+            order,
+            refused: None,
+            found: None,
+        }
+    }
+
+    /// Follows this, too: the file is a late copy of what stands there.
+    pub fn follow(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere = Some(elsewhere);
     }
 
     /// Every table in force.
@@ -86,6 +114,7 @@ impl Reload {
                     self.read(&mut source, true).await;
                 }
                 () = source.changed() => self.rediscover(&mut source),
+                told = told(&mut self.elsewhere) => self.hear(told, &mut source).await,
             }
         }
     }
@@ -133,15 +162,44 @@ impl Reload {
         self.read(source, false).await;
     }
 
-    /// Reads the file and judges what it holds. `asked`: somebody wants to hear of it in any case.
+    async fn hear(&mut self, told: Told, source: &mut Source) {
+        match told {
+            Told::Edit(edit) => {
+                let contents = Contents::edit(edit);
+                self.order.object_is(contents.mark());
+                self.object = Some(contents.clone());
+                self.judge(contents, source, false).await;
+            }
+            Told::Follows => self.order.follow(),
+            Told::Away => {
+                self.order.lose();
+                self.read(source, false).await;
+            }
+        }
+    }
+
+    /// Reads the file and judges what it holds, if it counts. `asked`: somebody wants to hear of
+    /// what counts in any case.
     async fn read(&mut self, source: &mut Source, asked: bool) {
         self.stamp = Stamp::of(&self.file);
         let path = self.file.clone();
         let read = tokio::task::spawn_blocking(move || Contents::read(&path));
         let contents = read.await.expect("reading doesn't panic");
+        if self.order.file_is(contents.mark()) {
+            return self.judge(contents, source, asked).await;
+        }
+        let object = self.object.clone().filter(|_| asked && self.order.object_counts());
+        match object {
+            Some(object) => self.judge(object, source, true).await,
+            None if asked => tracing::info!(file = contents.name, "{OLDER}"),
+            None => tracing::debug!(file = contents.name, "{OLDER}"),
+        }
+    }
+
+    async fn judge(&mut self, contents: Contents, source: &mut Source, asked: bool) {
         let in_force = Arc::clone(&self.tables.current().table);
         if contents.hash == in_force.hash {
-            return self.unchanged(&contents.hash, asked);
+            return self.unchanged(&contents, asked);
         }
         if self.refused.as_deref() == Some(contents.mark()) && !asked {
             return;
@@ -158,9 +216,8 @@ impl Reload {
         contents: Contents,
         in_force: Arc<Table>,
     ) -> Result<Checked, Vec<Problem>> {
-        let file = self.file.display().to_string();
         let checking = tokio::task::spawn_blocking(move || {
-            let text = contents.text.map_err(|problem| vec![problem])?;
+            let (file, text) = (contents.name, contents.text.map_err(|problem| vec![problem])?);
             let checked = config::parse(&text, &file)?;
             let problems = restart::problems(&in_force, &checked.table, &text, &file);
             if problems.is_empty() { Ok(checked) } else { Err(problems) }
@@ -174,9 +231,8 @@ impl Reload {
         let generation = match self.tables.replace(Arc::clone(&table), &found) {
             Ok(generation) => generation,
             Err(error) => {
-                let file = self.file.display().to_string();
                 let text = contents.text.as_deref().unwrap_or_default();
-                let problem = problem_at(text, &file, &["agents"], error.to_string(), None);
+                let problem = problem_at(text, &contents.name, &["agents"], error.to_string(), None);
                 self.refuse(contents, &[problem]);
                 // What was found since may be news for the table in force as well.
                 return self.rediscover(source);
@@ -185,7 +241,8 @@ impl Reload {
         source.in_force();
         self.found = Some(found);
         self.refused = None;
-        tracing::info!(generation, hash = table.hash, "table taken");
+        tracing::info!(generation, hash = table.hash, from = contents.name, "table taken");
+        self.tell(contents, Ok((generation, table.hash.clone())));
         for warning in checked.warnings.iter().take(PROBLEMS_MAX) {
             tracing::warn!(problem = %warning, "unwise in the table");
         }
@@ -202,17 +259,36 @@ impl Reload {
             tracing::error!(%problem, "edit of the table refused");
         }
         self.refused = Some(contents.mark().to_owned());
-        self.tables.refuse(Refused { problems: lines, hash: contents.hash.clone() });
+        self.tables.refuse(Refused { problems: lines.clone(), hash: contents.hash.clone() });
+        self.tell(contents, Err(lines));
     }
 
-    fn unchanged(&mut self, hash: &str, asked: bool) {
+    fn unchanged(&mut self, contents: &Contents, asked: bool) {
+        let (hash, from) = (&contents.hash, &contents.name);
         if self.refused.take().is_some() {
             self.tables.forget_refused();
-            tracing::info!(hash, "the table's file holds the table in force again");
+            tracing::info!(hash, from, "the table's text is the one in force again");
+            self.tell(contents, Ok((self.tables.current().generation, hash.clone())));
         } else if asked {
-            tracing::info!(hash, "the table's file was read again and is unchanged");
+            tracing::info!(hash, from, "the table was read again and is unchanged");
         }
     }
+
+    /// Whoever wrote the edit may hear what came of it; nobody waits for that.
+    fn tell(&self, contents: &Contents, result: Result<(u64, String), Vec<String>>) {
+        if let (Some(elsewhere), Some(version)) = (&self.elsewhere, &contents.version) {
+            let _ = elsewhere.verdicts.try_send(Verdict { version: version.clone(), result });
+        }
+    }
+}
+
+async fn told(elsewhere: &mut Option<Elsewhere>) -> Told {
+    if let Some(elsewhere) = elsewhere
+        && let Some(told) = elsewhere.told.recv().await
+    {
+        return told;
+    }
+    std::future::pending().await
 }
 
 async fn at(due: Option<Instant>) {

@@ -23,6 +23,8 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// `/metrics`. The text of many agents is long: made on a thread where nobody waits for it.
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let text = tokio::task::spawn_blocking(move || {
+        let config_map = admin.config_map.as_ref().map_or(0.0, |status| status.age_seconds());
+        admin.shared.metrics.config_map_age.set(config_map);
         admin.gauges.read(&admin.shared, &admin.discovery);
         admin.shared.metrics.render()
     });

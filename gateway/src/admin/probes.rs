@@ -40,10 +40,8 @@ pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
         "generation": snapshot.generation,
         "hash": snapshot.table.hash,
         "refused": table::refused(&admin),
-        "discovery": {
-            "source": discovery.source(),
-            "age_seconds": discovery.age().as_secs_f64(),
-        },
+        "discovery": table::discovery(&admin),
+        "config_map": table::config_map(&admin),
     });
     (status, Json(body))
 }

@@ -60,6 +60,7 @@ impl Yard {
             managed,
             Arc::new(Status::at_hand("managed")),
             Board::new(Arc::clone(&shared)),
+            None,
         );
         Self { shared, phase, fleet, router: router(Arc::new(admin)) }
     }

@@ -77,6 +77,9 @@ pub async fn follow(
                 due = Some(Instant::now());
             }
             Some(told) = news.recv() => {
+                if let News::Away(error) = &told.2 {
+                    status.set_error(&format!("{}: {error}", told.0));
+                }
                 cluster.take(told);
                 due = due.or_else(|| Some(Instant::now() + COALESCE));
             }

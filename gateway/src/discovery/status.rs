@@ -1,7 +1,10 @@
 //! Whether a source knows where everything is, and how old its knowledge is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::pool::now_ms;
 
@@ -12,19 +15,26 @@ pub struct Status {
     ready: AtomicBool,
     /// Since when what is known may be out of date; 0: it is not.
     away_since_ms: AtomicU64,
+    /// What is in the way, where that is known.
+    error: ArcSwapOption<String>,
 }
 
 impl Status {
     /// Of a source that always knows.
     #[must_use]
     pub fn at_hand(source: &'static str) -> Self {
-        Self { source, ready: AtomicBool::new(true), away_since_ms: AtomicU64::new(0) }
+        Self::of(source, true)
     }
 
     /// Of a source that has to ask first.
     #[must_use]
     pub fn waiting(source: &'static str) -> Self {
-        Self { source, ready: AtomicBool::new(false), away_since_ms: AtomicU64::new(0) }
+        Self::of(source, false)
+    }
+
+    fn of(source: &'static str, ready: bool) -> Self {
+        let (away_since_ms, error) = (AtomicU64::new(0), ArcSwapOption::empty());
+        Self { source, ready: AtomicBool::new(ready), away_since_ms, error }
     }
 
     /// `listed`, `managed`, `kubernetes` or `dns`.
@@ -46,6 +56,16 @@ impl Status {
             0 => Duration::ZERO,
             since => Duration::from_millis(now_ms().saturating_sub(since)),
         }
+    }
+
+    /// Why what is known may be out of date, where that is known; `None` while it is followed.
+    #[must_use]
+    pub fn error(&self) -> Option<Arc<String>> {
+        self.error.load_full().filter(|_| self.away_since_ms.load(Relaxed) != 0)
+    }
+
+    pub(super) fn set_error(&self, error: &str) {
+        self.error.store(Some(Arc::new(error.to_owned())));
     }
 
     pub(super) fn set_ready(&self) {

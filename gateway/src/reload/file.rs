@@ -1,4 +1,4 @@
-//! The table's file: whether it changed, and what it holds.
+//! The table's file: whether it changed, and what it or another source of the text holds.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,6 +7,8 @@ use std::path::Path;
 
 use config::Problem;
 use sha2::{Digest, Sha256};
+
+use super::{Edit, Version};
 
 /// Largest file that is read. A table of 10,000 agents has about 2 MiB.
 const BYTES_MAX: u64 = 16 << 20;
@@ -26,30 +28,39 @@ impl Stamp {
     }
 }
 
-/// What a file holds.
+/// What a file holds, or an edit from elsewhere.
 #[derive(Debug, Clone)]
 pub(super) struct Contents {
+    /// What its problems are called by: a file's path.
+    pub(super) name: String,
     /// Why there is no text, where there is none.
     pub(super) text: Result<String, Problem>,
     /// SHA-256 of the bytes, hexadecimal; empty where the file could not be read.
     pub(super) hash: String,
+    /// Which edit it is, where it isn't the file's.
+    pub(super) version: Option<Version>,
 }
 
 impl Contents {
     /// Reads it. Blocks.
     pub(super) fn read(path: &Path) -> Self {
-        let problem = |line, col, message| Problem {
-            file: path.display().to_string(),
-            line,
-            col,
-            message,
-            hint: None,
-        };
-        let bytes = match bytes(path) {
+        let bytes = bytes(path).map_err(|error| format!("can't be read: {error}"));
+        Self::of(path.display().to_string(), bytes, None)
+    }
+
+    /// From elsewhere.
+    pub(super) fn edit(edit: Edit) -> Self {
+        Self::of(edit.name, edit.bytes, Some(edit.version))
+    }
+
+    fn of(name: String, bytes: Result<Vec<u8>, String>, version: Option<Version>) -> Self {
+        let problem =
+            |line, col, message| Problem { file: name.clone(), line, col, message, hint: None };
+        let bytes = match bytes {
             Ok(bytes) => bytes,
-            Err(error) => {
-                let text = Err(problem(1, 1, format!("can't be read: {error}")));
-                return Self { text, hash: String::new() };
+            Err(why) => {
+                let text = Err(problem(1, 1, why));
+                return Self { name, text, hash: String::new(), version };
             }
         };
         let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -60,7 +71,7 @@ impl Contents {
             let col = String::from_utf8_lossy(begun).chars().count() + 1;
             problem(line, col, "this byte is no UTF-8".to_owned())
         });
-        Self { text, hash }
+        Self { name, text, hash, version }
     }
 
     /// What tells contents apart that were refused: the hash, or why there is none.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod edits;
+
 use super::*;
 use crate::discovery::listed;
 use crate::discovery::managed::{Fleet, ManagedAgent, Replica};
