@@ -26,19 +26,21 @@ pub fn page() -> String {
 }
 
 const INTRODUCTION: &str = "\
-    switchyard check --config config/switchyard.toml --k8s k8s
+```sh
+switchyard check --config config/switchyard.toml --k8s k8s
+```
 
 checks the table, and then the manifests in the folder, which is what `switchyard render --out` writes (`base/`,
 `components/`, `overlays/`) or a base alone.
 
-**Are they the table's?** Each rendered file (it begins with `# Made from the table by`) must be there, be what the table
-says, byte by byte, and be no leftover. A difference is shown at its first line, and `switchyard render` makes it good.
-A file of that name without the mark is yours: it is no difference.
+**Are they the table's?** Each file that the table asks for must be there (`missing`) and be, byte by byte, what would be rendered
+(`different`, shown at the first place), and no rendered file may be there that it asks for no more (`leftover`). `switchyard
+render` puts all three right. Files that don't begin with `# Made from the table by` are yours: they are no difference.
 
-**Are they sound?** Every whole object in the folder is judged by the table below, whoever wrote it: `.yaml`, `.yml` and `.json`
-files. Passed over are patches (what a Kustomization names as one, and pods without images), documents without `kind` or
-name, and, beside `base/`, folders other than `components/` and `overlays/`. A file that is no YAML is a finding, `unreadable`. What
-selects pods, and what is selected, is looked for in the whole folder; doubles only in one set (the base, one component,
+**Are they sound?** Every whole object in the folder is judged by the table below, whoever wrote it: in `.yaml`, `.yml` and
+`.json` files. Passed over are patches (what a Kustomization names as one, and pods without images), documents without kind
+or name, and, where there is a `base/`, other folders beside it than `components/` and `overlays/`. A file that is no YAML is a
+finding, `unreadable`. What is selected may be anywhere in the folder; doubles count within one set (the base, one component,
 one overlay). Overlays aren't built: what only a patch says isn't judged.
 
 Where a check speaks of an agent or the gateway, it is about their Deployments as the table names them. The others hold

@@ -62,7 +62,7 @@ impl Set {
     }
 
     /// An Ingress of nginx's to a Service.
-    fn ingress(&mut self, annotations: Value, service: &str, port: u16) {
+    fn ingress(&mut self, annotations: &Value, service: &str, port: u16) {
         self.add(json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "Ingress",
@@ -257,12 +257,12 @@ pub(crate) const NETWORK: &[Row] = &[
     }),
     ("admin-port-exposed", |s| {
         let annotations = json!({ "nginx.ingress.kubernetes.io/proxy-read-timeout": "3600" });
-        s.ingress(annotations, "switchyard-admin", 9090);
+        s.ingress(&annotations, "switchyard-admin", 9090);
     }),
-    ("front-gives-up-first", |s| s.ingress(json!({}), "switchyard", 80)),
+    ("front-gives-up-first", |s| s.ingress(&json!({}), "switchyard", 80)),
     ("front-gives-up-first", |s| {
         let annotations = json!({ "nginx.ingress.kubernetes.io/proxy-read-timeout": "329" });
-        s.ingress(annotations, "switchyard", 80);
+        s.ingress(&annotations, "switchyard", 80);
     }),
     ("queue-outlasts-clients", |s| {
         s.table = s.table.replacen("max = 32, timeout = \"30s\"", "max = 32, timeout = \"60s\"", 1);

@@ -51,8 +51,8 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         catches: "a container that doesn't drop all capabilities, or adds one other than NET_BIND_SERVICE",
         why: "with NET_RAW, which containers have by default, a pod can pose as the cluster's DNS to its neighbours",
         source: Source {
-            title: "Kubernetes documentation, Pod Security Standards: Restricted, Capabilities",
-            url: "https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted",
+            title: "Aqua Security, DNS Spoofing on Kubernetes Clusters",
+            url: "https://www.aquasec.com/blog/dns-spoofing-kubernetes-clusters/",
         },
         check: capabilities,
     },

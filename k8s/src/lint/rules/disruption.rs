@@ -20,8 +20,8 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         catches: "`minAvailable` no less than the autoscaler's `minReplicas`",
         why: "in quiet hours, when nodes are drained, it allows no eviction",
         source: Source {
-            title: "GKE documentation, Troubleshoot cluster autoscaler not scaling down",
-            url: "https://cloud.google.com/kubernetes-engine/docs/troubleshooting/cluster-autoscaler-scale-down",
+            title: "open-policy-agent/gatekeeper-library#202: HPA minReplicas vs PDB minAvailable check",
+            url: "https://github.com/open-policy-agent/gatekeeper-library/issues/202",
         },
         check: over_minimum,
     },

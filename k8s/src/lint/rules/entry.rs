@@ -20,7 +20,7 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         why: "it has no authentication: an open console is how Tesla's cluster came to mine for others",
         source: Source {
             title: "RedLock, Lessons from the Cryptojacking Attack at Tesla (February 2018)",
-            url: "https://redlock.io/blog/cryptojacking-tesla",
+            url: "https://web.archive.org/web/20180222103919/https://blog.redlock.io/cryptojacking-tesla",
         },
         check: admin_exposed,
     },
@@ -29,7 +29,7 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         catches: "an Ingress of nginx's or AWS' in front of the gateway that waits less than `queue.timeout` and `first_byte_timeout`",
         why: "the client gets a 504 while its agent still works",
         source: Source {
-            title: "kubernetes/ingress-nginx#3976: 504 Gateway time out (if the backend takes more than 60 seconds)",
+            title: "kubernetes/ingress-nginx#3976: 504 Gateway time out (if the backed takes more than 60 seconds)",
             url: "https://github.com/kubernetes/ingress-nginx/issues/3976",
         },
         check: front_gives_up,

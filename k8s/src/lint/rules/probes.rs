@@ -28,8 +28,8 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         why: "it is then 1 s, which a busy node alone can take; and probes by command had none at all before 1.20, so that \
               clusters broke when it began to hold",
         source: Source {
-            title: "kubernetes/kubernetes#26895: timeoutSeconds of exec probes is not respected",
-            url: "https://github.com/kubernetes/kubernetes/issues/26895",
+            title: "kubernetes/kubernetes#94080: exec-type liveness or readiness probes ignore timeout",
+            url: "https://github.com/kubernetes/kubernetes/issues/94080",
         },
         check: without_timeout,
     },
