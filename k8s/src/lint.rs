@@ -1,6 +1,7 @@
 //! Manifests judged: documents in, findings out. What may be wrong with them, and why it matters,
 //! is in `rules`, one invariant each; whose objects they are, in `yard`. No I/O.
 
+mod kustomize;
 mod node;
 mod page;
 mod quantity;

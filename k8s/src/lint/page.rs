@@ -41,7 +41,7 @@ render` puts all three right. Files that don't begin with `# Made from the table
 `.json` files. Passed over are patches (what a Kustomization names as one, and pods without images), documents without kind
 or name, and, where there is a `base/`, other folders beside it than `components/` and `overlays/`. A file that is no YAML is a
 finding, `unreadable`. What is selected may be anywhere in the folder; doubles count within one set (the base, one component,
-one overlay). Overlays aren't built: what only a patch says isn't judged.
+one overlay). Overlays aren't built: a port that a patch adds is there, but what only a patch says isn't judged.
 
 Where a check speaks of an agent or the gateway, it is about their Deployments as the table names them. The others hold
 for everything.

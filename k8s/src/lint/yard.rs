@@ -1,10 +1,9 @@
 //! The objects of a folder, and who of them belongs to whom: pods to workloads, workloads to the
 //! table, selectors to pods.
 
-use std::collections::BTreeSet;
-
 use config::Table;
 
+use super::kustomize::{self, Patch};
 use super::node::{self, Node};
 use super::{ALLOW, Finding, UNREADABLE};
 use crate::plan::{self, Run, Workload};
@@ -43,13 +42,13 @@ pub(crate) struct Yard<'a> {
     pub(crate) gateway: Workload<'a>,
     pub(crate) runs: Vec<Run<'a>>,
     pub(crate) objects: Vec<Object<'a>>,
+    patches: Vec<Patch>,
 }
 
 impl<'a> Yard<'a> {
     /// The objects of these files, and the files that are no YAML.
     pub(crate) fn read(table: &'a Table, files: &'a [File]) -> (Self, Vec<Finding>) {
-        let (mut objects, mut unreadable) = (Vec::new(), Vec::new());
-        let mut read = Vec::new();
+        let (mut read, mut unreadable) = (Vec::new(), Vec::new());
         for file in files {
             match node::read(&file.contents) {
                 Ok(documents) => read.push((file.path.as_str(), documents)),
@@ -64,13 +63,21 @@ impl<'a> Yard<'a> {
                 }),
             }
         }
-        let patches = patches(&read);
-        let whole = read.into_iter().filter(|(path, _)| !patches.contains(*path));
-        for (path, documents) in whole {
-            documents.into_iter().for_each(|root| collect(root, path, table, &mut objects));
+        let (files, mut patches) = kustomize::patches(&read);
+        let mut objects = Vec::new();
+        for (path, documents) in read {
+            let named = files.contains(path);
+            for document in documents {
+                let partial = if named {
+                    Some(document)
+                } else {
+                    collect(document, path, table, &mut objects)
+                };
+                patches.extend(partial.map(Patch::of));
+            }
         }
         let (gateway, runs) = (plan::gateway(table), plan::runs(table));
-        (Self { table, gateway, runs, objects }, unreadable)
+        (Self { table, gateway, runs, objects, patches }, unreadable)
     }
 
     pub(crate) fn kind<'s>(&'s self, kind: &'s str) -> impl Iterator<Item = &'s Object<'a>> {
@@ -140,6 +147,12 @@ impl<'a> Yard<'a> {
         };
         let gateway = self.ours().find(|(_, role)| matches!(role, Role::Gateway));
         gateway.map_or_else(|| vec![("app".into(), GATEWAY.into())], |(object, _)| labels(object))
+    }
+
+    /// The ports of a workload's containers, also those that a patch gives them.
+    pub(crate) fn ports<'s>(&'s self, workload: &'s Object<'a>) -> impl Iterator<Item = &'s Node> {
+        let its = |patch: &&Patch| patch.is_of(&workload.kind, &workload.name);
+        workload.ports().chain(self.patches.iter().filter(its).flat_map(Patch::ports))
     }
 
     /// The autoscalers of a workload.
@@ -299,22 +312,29 @@ fn template<'n>(kind: &str, root: &'n Node) -> Option<&'n Node> {
     }
 }
 
-/// Adds a document if it is a whole object, or those that it lists.
-fn collect<'a>(root: Node, file: &'a str, table: &Table, objects: &mut Vec<Object<'a>>) {
+/// Adds a document if it is a whole object, or those that it lists; gives it back otherwise.
+fn collect<'a>(
+    root: Node,
+    file: &'a str,
+    table: &Table,
+    objects: &mut Vec<Object<'a>>,
+) -> Option<Node> {
     let text = |path: &str| root.text_at(path).map(str::to_owned);
-    let (Some(api), Some(kind)) = (text("apiVersion"), text("kind")) else { return };
+    let (Some(api), Some(kind)) = (text("apiVersion"), text("kind")) else { return Some(root) };
     if kind == "List" {
-        return root.list_at("items").iter().for_each(|item| {
+        for item in root.list_at("items") {
             collect(item.clone(), file, table, objects);
-        });
+        }
+        return None;
     }
-    let Some(name) = text("metadata/name") else { return };
-    let patched = root.at("$patch").is_some() || !makes_whole_pods(&kind, &root);
-    if api.starts_with("kustomize.config.k8s.io/") || patched {
-        return;
+    let Some(name) = text("metadata/name") else { return Some(root) };
+    let partial = root.key("$patch").is_some() || !makes_whole_pods(&kind, &root);
+    if api.starts_with("kustomize.config.k8s.io/") || partial {
+        return Some(root);
     }
     let namespace = text("metadata/namespace").unwrap_or(table.kubernetes.namespace.clone());
     objects.push(Object { file, root, api, kind, name, namespace });
+    None
 }
 
 /// Whether what makes pods says which: a patch of one names only what it changes.
@@ -335,43 +355,4 @@ fn makes_whole_pods(kind: &str, root: &Node) -> bool {
     let pod = template(kind, root).and_then(|template| template.key("spec"));
     let containers = pod.map_or(&[][..], |pod| pod.list_at("containers"));
     !containers.is_empty() && containers.iter().all(|one| one.key("image").is_some())
-}
-
-/// The files that Kustomizations name as patches, or as anything else that isn't applied as it is.
-fn patches(read: &[(&str, Vec<Node>)]) -> BTreeSet<String> {
-    const LISTS: [&str; 8] = [
-        "patches",
-        "patchesStrategicMerge",
-        "patchesJson6902",
-        "replacements",
-        "transformers",
-        "configurations",
-        "generators",
-        "validators",
-    ];
-    let mut found = BTreeSet::new();
-    for (path, documents) in read {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if !["Kustomization", "kustomization.yaml", "kustomization.yml"].contains(&name) {
-            continue;
-        }
-        let listed =
-            documents.iter().flat_map(|file| LISTS.iter().flat_map(|list| file.list_at(list)));
-        let files = listed.filter_map(|entry| entry.text().or_else(|| entry.text_at("path")));
-        found.extend(files.map(|file| joined(folder, file)));
-    }
-    found
-}
-
-/// A path as seen from a folder, without `.` and `..`.
-fn joined(folder: &str, path: &str) -> String {
-    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }

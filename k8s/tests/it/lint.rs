@@ -163,6 +163,35 @@ fn only_whole_objects_are_judged() {
 }
 
 #[test]
+fn a_port_that_a_patch_adds_is_there() {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "debug" },
+        "spec": { "selector": { "app": "qa-agent" }, "ports": [{ "port": 1, "targetPort": "debug" }] },
+    });
+    let adds = |patch: &str| {
+        let text = own_table();
+        let mut all = render(&text).files;
+        all.push(file("overlays/mine/debug.yaml", stream(&[service.clone()])));
+        all.push(file("overlays/mine/kustomization.yaml", patch));
+        lint(&table(&text), &all).into_iter().map(|finding| finding.id).collect::<Vec<_>>()
+    };
+    let merged = json!({ "kind": "Deployment", "metadata": { "name": "qa-agent" }, "spec": {
+        "template": { "spec": { "containers": [{ "name": "agent", "ports": [
+            { "name": "debug", "containerPort": 9229 },
+        ]}]}},
+    }});
+    let operations = json!([{ "op": "add", "path": "/spec/template/spec/containers/0/ports/-",
+        "value": { "name": "debug", "containerPort": 9229 } }]);
+    let target = json!({ "kind": "Deployment", "name": "qa-agent" });
+    let other = json!({ "kind": "Deployment", "name": "coding-agent" });
+    let inline = |patch: &Value| json!({ "patches": [{ "patch": patch.to_string() }] });
+    let aimed = |target: &Value| json!({ "patches": [{ "target": target, "patch": operations.to_string() }] });
+    assert!(adds(&inline(&merged).to_string()).is_empty());
+    assert!(adds(&aimed(&target).to_string()).is_empty());
+    assert_eq!(adds(&aimed(&other).to_string()), ["service-port-unknown"]);
+}
+
+#[test]
 fn an_object_of_anybodys_making_is_judged_and_may_make_an_exception() {
     let redis = |annotations: Value| {
         let container = json!({

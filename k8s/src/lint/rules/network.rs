@@ -67,7 +67,7 @@ fn shuts_out<'y>(yard: &'y Yard<'y>) -> Vec<Fault<'y>> {
         let policies = policies(yard, agent);
         let admits = |policy: &&Object<'_>| {
             let mut rules = policy.root.list_at("spec/ingress").iter();
-            rules.any(|rule| to_its_port(rule, agent) && from_the_gateway(yard, policy, rule))
+            rules.any(|rule| to_its_port(yard, rule, agent) && from_the_gateway(yard, policy, rule))
         };
         let own = policies.iter().find(|policy| policy.beside(agent)).or(policies.first());
         if let Some(policy) = own.filter(|_| !policies.iter().any(admits)) {
@@ -84,11 +84,11 @@ fn shuts_out<'y>(yard: &'y Yard<'y>) -> Vec<Fault<'y>> {
 }
 
 /// Whether a rule is about one of a workload's ports. One without ports is about all.
-fn to_its_port(rule: &Node, workload: &Object<'_>) -> bool {
+fn to_its_port(yard: &Yard<'_>, rule: &Node, workload: &Object<'_>) -> bool {
     let ports = rule.list_at("ports");
     let is_its = |port: &Node| {
         let Some(wanted) = port.key("port") else { return true };
-        let mut own = workload.ports();
+        let mut own = yard.ports(workload);
         match (wanted.text(), wanted.int()) {
             (Some(name), _) => own.any(|port| port.text_at("name") == Some(name)),
             (_, Some(first)) => {

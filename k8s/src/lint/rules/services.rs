@@ -124,8 +124,8 @@ fn selects_others<'y>(yard: &'y Yard<'y>) -> Vec<Fault<'y>> {
 
 /// Whether a workload has the port that is meant by this name or number. One that names no ports
 /// may listen on any.
-fn has_port(workload: &Object<'_>, target: &Node) -> bool {
-    let mut ports = workload.ports().peekable();
+fn has_port(yard: &Yard<'_>, workload: &Object<'_>, target: &Node) -> bool {
+    let mut ports = yard.ports(workload).peekable();
     match (target.text(), target.int()) {
         (Some(name), _) => ports.any(|port| port.text_at("name") == Some(name)),
         (None, Some(number)) => {
@@ -142,7 +142,7 @@ fn port_unknown<'y>(yard: &'y Yard<'y>) -> Vec<Fault<'y>> {
             let Some(target) = port.key("targetPort").or_else(|| port.key("port")) else {
                 continue;
             };
-            let lost = yard.behind(service).find(|workload| !has_port(workload, target));
+            let lost = yard.behind(service).find(|workload| !has_port(yard, workload, target));
             if let Some(workload) = lost {
                 let message = format!("{} has no port {target}", workload.title());
                 let hint = "a port of its containers, by name";
