@@ -171,7 +171,7 @@ fn a_port_that_a_patch_adds_is_there() {
     let adds = |patch: &str| {
         let text = own_table();
         let mut all = render(&text).files;
-        all.push(file("overlays/mine/debug.yaml", stream(&[service.clone()])));
+        all.push(file("overlays/mine/debug.yaml", stream(std::slice::from_ref(&service))));
         all.push(file("overlays/mine/kustomization.yaml", patch));
         lint(&table(&text), &all).into_iter().map(|finding| finding.id).collect::<Vec<_>>()
     };
