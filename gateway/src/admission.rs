@@ -2,6 +2,8 @@
 //!
 //! The fast path is one compare-and-swap; the line's lock is taken only while somebody waits.
 
+pub mod sleep;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};

@@ -2,8 +2,14 @@
 //!
 //! Everything here runs on the control runtime, away from the requests.
 
+pub mod asker;
 pub mod config_map;
+pub mod duties;
 pub mod external_metrics;
 pub mod load;
 
+mod deletion_cost;
 mod events;
+mod lease;
+mod parking;
+mod scale;

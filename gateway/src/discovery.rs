@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use self::kubernetes::Credentials;
 use self::managed::Managed;
-use self::services::{Known, Services};
+use self::services::Services;
+pub use self::services::{Known, Pod};
 pub use self::status::Status;
 pub use crate::table::Found;
 
@@ -126,6 +127,17 @@ impl Discovery {
     pub fn credentials(&self) -> Option<Credentials> {
         match &self.lookup {
             Some((Lookup::Kubernetes(credentials), _)) => Some(*credentials),
+            _ => None,
+        }
+    }
+
+    /// How the cluster is asked and what is known of it, where that is the source.
+    #[must_use]
+    pub fn cluster(&self) -> Option<(Credentials, watch::Receiver<Arc<Known>>)> {
+        match &self.lookup {
+            Some((Lookup::Kubernetes(credentials), known)) => {
+                Some((*credentials, known.subscribe()))
+            }
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::cluster::config_map::ConfigMap;
+use crate::cluster::duties::Duties;
 use crate::cluster::external_metrics::{self, ExternalMetrics};
 use crate::cluster::load::Board;
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
@@ -296,6 +297,17 @@ impl Control {
         let board = Board::new(Arc::clone(&self.shared));
         if let Some(external_metrics) = self.external_metrics.take() {
             tokio::spawn(external_metrics.serve(Arc::clone(&self.shared), board.clone()));
+        }
+        if let Some((credentials, known)) = discovery.cluster() {
+            let duties = Duties {
+                shared: Arc::clone(&self.shared),
+                board: board.clone(),
+                credentials,
+                known,
+                tables: reload.tables(),
+                phase: self.phase.subscribe(),
+            };
+            tokio::spawn(duties.run());
         }
         let admin = Admin::new(
             Arc::clone(&self.shared),

@@ -165,6 +165,9 @@ impl Metrics {
             queue: histogram("switchyard_queue_seconds"),
             retries: counter("switchyard_retries_total", None),
             ejections: counter("switchyard_ejections_total", None),
+            parks: counter("switchyard_parks_total", None),
+            wakes: counter("switchyard_wakes_total", None),
+            start: histogram("switchyard_start_seconds"),
             request_bytes: counter("switchyard_request_bytes_total", None),
             response_bytes: counter("switchyard_response_bytes_total", None),
             recent: Recent::default(),
@@ -198,6 +201,10 @@ fn describe(recorder: &PrometheusRecorder) {
     counter("switchyard_requests_total", Unit::Count, "Requests by outcome: ok, upstream_error or an error code. Counted when the response's body has ended; agent is empty where none was found");
     counter("switchyard_retries_total", Unit::Count, "Further attempts after the first");
     counter("switchyard_ejections_total", Unit::Count, "Times a replica was taken out by passive health");
+    counter("switchyard_parks_total", Unit::Count, "Times an idle agent was scaled to zero by this gateway");
+    counter("switchyard_wakes_total", Unit::Count, "Times a parked agent was woken by this gateway");
+    histogram("switchyard_start_seconds", "From waking a parked agent to its first ready replica");
+    gauge("switchyard_parked", Unit::Count, "1 while the agent has no replica and a request would wake it, else 0");
     counter("switchyard_request_bytes_total", Unit::Bytes, "Bytes of request bodies received");
     counter("switchyard_response_bytes_total", Unit::Bytes, "Bytes of response bodies received from agents");
     counter("switchyard_reloads_total", Unit::Count, "Edits of the table by result");
@@ -268,6 +275,12 @@ pub struct AgentMetrics {
     pub retries: Counter,
     /// Replicas taken out by passive health.
     pub ejections: Counter,
+    /// Times that its Deployment was parked by this gateway.
+    pub parks: Counter,
+    /// Times that its Deployment was woken by this gateway.
+    pub wakes: Counter,
+    /// From waking it to its first ready replica.
+    pub start: Histogram,
     /// Bytes of request bodies.
     pub request_bytes: Counter,
     /// Bytes of response bodies.
@@ -352,6 +365,12 @@ impl Recent {
             }
             self.slot.store(slot, Relaxed);
         }
+    }
+
+    /// Requests since the start.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.total.load(Relaxed)
     }
 
     /// Rate and percentiles of the last minute.

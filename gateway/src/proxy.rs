@@ -22,9 +22,11 @@ use self::attempts::Attempts;
 use self::record::Record;
 use self::reply::{Exchange, Reply, Shape};
 use self::worker::{Client, Worker};
+use crate::admission::sleep::Mode;
 use crate::body::{Limits, Source, sse, too_large, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
+use crate::pool::now_ms;
 use crate::router::type_of_body::{BodyError, Scanner};
 use crate::router::{Door, Route, RouteError, Target};
 use crate::table::{Agent, AgentRef, Current, Permit, Snapshot};
@@ -270,10 +272,11 @@ fn admit_body(agent: &Agent, headers: &HeaderMap, source: &Source) -> Result<(),
     Ok(())
 }
 
-/// Waits for a place, where there is any hope of one. Meanwhile `ahead` is read ahead, unless its
+/// Waits for a place, where there is any hope of one: a parked agent's first replica counts, too,
+/// since whoever waits for it wakes the agent. Meanwhile `ahead` is read ahead, unless its
 /// client waits for a go.
 async fn enter(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error> {
-    if agent.ready() == 0 {
+    if agent.ready() == 0 && !agent.is_parked() {
         return Err(no_endpoint(agent));
     }
     match Permit::at_once(agent) {
@@ -284,18 +287,46 @@ async fn enter(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error
 }
 
 async fn wait(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error> {
-    let mut permit = pin!(Permit::of(agent));
+    let mut permit = pin!(stand_in_line(agent));
     match ahead {
         Some(source) => while_reading(permit.as_mut(), source).await?,
         None => permit.await,
     }
 }
 
+/// Waits for a place until it is known that there will be none. Who is refused while the agent has
+/// no replica is told when there should be one.
+async fn stand_in_line(agent: &AgentRef) -> Result<Permit, Error> {
+    let sleep = &agent.state.sleep;
+    tokio::select! {
+        biased;
+        entered = Permit::of(agent) => entered.map_err(|error| match error.code {
+            Code::QueueFull if agent.is_parked() => starting(error, sleep.come_back(now_ms())),
+            Code::QueueTimeout if sleep.is_starting() => starting(error, sleep.come_back(now_ms())),
+            _ => error,
+        }),
+        () = sleep.scaled_by_hand() => Err(no_endpoint(agent)),
+    }
+}
+
+/// What the line said, of an agent that is being woken.
+fn starting(error: Error, left: Duration) -> Error {
+    let text = match error.code {
+        Code::QueueFull => "the agent was parked and starts; no more requests may wait for it",
+        _ => "the agent was parked and has not started in time",
+    };
+    Error { detail: text.to_owned(), ..error }.retry_after(left)
+}
+
 /// The 503 of an agent without a ready replica.
 fn no_endpoint(agent: &Agent) -> Error {
-    let text = match agent.places().count() {
-        0 => "the agent has no replicas".to_owned(),
-        n => format!("none of the agent's {n} replicas is ready"),
+    let text = match (agent.places().count(), agent.state.sleep.mode()) {
+        (0, Mode::ByHand(deployment)) => format!(
+            "the agent was scaled to zero by hand; \
+             `kubectl scale {deployment} --replicas=1` brings it back"
+        ),
+        (0, _) => "the agent has no replicas".to_owned(),
+        (n, _) => format!("none of the agent's {n} replicas is ready"),
     };
     Error::new(Code::NoEndpoint, text)
 }

@@ -17,6 +17,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
+use crate::admission::sleep::{Mode, Sleep};
 use crate::forward::headers::{AgentHeaders, TrustedProxies};
 use crate::metrics::{AgentMetrics, Metrics};
 use crate::pool::{Endpoint, Lease, Place, Pool, Probe, State, hash, now_ms};
@@ -74,6 +75,8 @@ pub struct Split {
 pub struct AgentState {
     /// Places and line.
     pub admission: Admission,
+    /// Whether it may be waited for without any replica.
+    pub sleep: Sleep,
     /// What may be retried.
     pub budget: Budget,
     /// By the agent whose replica it is, and its address.
@@ -200,8 +203,24 @@ impl Agent {
         }
     }
 
-    /// Requests beyond a share run on where they are, and take no place from the other endpoints.
+    /// Whether it has no replicas and requests wait for the first one.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.places().next().is_none() && self.state.sleep.wakes()
+    }
+
+    /// Whether it has no replicas because a person has scaled it to zero.
+    #[must_use]
+    pub fn is_kept_at_zero(&self) -> bool {
+        self.places().next().is_none() && matches!(self.state.sleep.mode(), Mode::ByHand(_))
+    }
+
+    /// Requests beyond a share run on where they are, and take no place from the other endpoints. A
+    /// parked agent has no places, also where there is no limit: its requests stay in line.
     fn limit(&self) -> Option<u32> {
+        if self.is_parked() {
+            return Some(0);
+        }
         self.settings.max_in_flight?;
         let places = |place: &Arc<Place>| place.limit().unwrap_or(0).max(place.in_flight());
         let here = self.ready_places().map(places).fold(0, u32::saturating_add);

@@ -7,7 +7,7 @@ use crate::hpa::{autoscaler, seconds};
 use crate::object::{
     disruption_budget, network_policy, object, selector, service, service_account,
 };
-use crate::plan::{self, Workload};
+use crate::plan::{self, Owned, Workload};
 use crate::pod::{self, LIVENESS, MARGIN, Pod, READINESS, STARTUP};
 use crate::{
     ADMIN_PORT, ADMIN_SERVICE, CLIENT_PORT, GATEWAY, PEERS_SERVICE, TABLE_FOLDER, TABLE_KEY,
@@ -50,7 +50,7 @@ pub(crate) fn objects(table: &Table) -> Vec<Value> {
 }
 
 /// What the gateway may ask of the API server: where replicas are, in the namespaces that the
-/// table names; its own ConfigMap; and to say what came of an edit.
+/// table names; its own ConfigMap; to say what came of an edit; and what scaling takes.
 fn permissions(table: &Table, workload: Workload<'_>) -> Vec<Value> {
     let slices = json!({
         "apiGroups": ["discovery.k8s.io"],
@@ -70,13 +70,16 @@ fn permissions(table: &Table, workload: Workload<'_>) -> Vec<Value> {
             "verbs": ["create", "patch"],
         }),
     ];
+    let owned = plan::owned(table);
     let mut objects = Vec::new();
     for namespace in plan::looked_up(table) {
         let here = Workload { namespace, ..workload };
         let mut rules = vec![slices.clone()];
         if namespace == workload.namespace {
             rules.extend(own.clone());
+            rules.extend(if owned.is_empty() { vec![] } else { lease() });
         }
+        rules.extend(scaling(&owned, namespace));
         let api = "rbac.authorization.k8s.io/v1";
         objects.push(object(here, (api, "Role"), GATEWAY, json!({ "rules": rules })));
         let binding = json!({
@@ -90,6 +93,45 @@ fn permissions(table: &Table, workload: Workload<'_>) -> Vec<Value> {
         objects.push(object(here, (api, "RoleBinding"), GATEWAY, binding));
     }
     objects
+}
+
+/// One gateway of all decides what is parked and which pods are spared. A Lease that isn't there
+/// yet has no name that a rule could go by.
+fn lease() -> Vec<Value> {
+    let rule = json!({ "apiGroups": ["coordination.k8s.io"], "resources": ["leases"] });
+    let with = |more: Value| {
+        let mut rule = rule.clone();
+        if let (Value::Object(rule), Value::Object(more)) = (&mut rule, more) {
+            rule.extend(more);
+        }
+        rule
+    };
+    vec![
+        with(json!({ "verbs": ["create"] })),
+        with(json!({ "resourceNames": [GATEWAY], "verbs": ["get", "update", "patch"] })),
+    ]
+}
+
+/// What parking and waking, and sparing busy pods, take in one namespace: the scale of those
+/// Deployments that may be parked and of no other, and the pods' annotations. Pods' names aren't
+/// known before, so that rule can't be limited to some.
+fn scaling(owned: &[Owned], namespace: &str) -> Vec<Value> {
+    let here: Vec<_> = owned.iter().filter(|one| one.namespace == namespace).collect();
+    let mut rules = Vec::new();
+    let parked: Vec<_> =
+        here.iter().filter(|one| one.idle.is_some()).map(|one| &one.name).collect();
+    if !parked.is_empty() {
+        rules.push(json!({
+            "apiGroups": ["apps"],
+            "resources": ["deployments/scale"],
+            "resourceNames": parked,
+            "verbs": ["get", "patch"],
+        }));
+    }
+    if !here.is_empty() {
+        rules.push(json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["patch"] }));
+    }
+    rules
 }
 
 /// Anybody in the cluster may be a client; the admin port has no authentication, so that only the

@@ -23,7 +23,7 @@ pub use agent::AGENT_IMAGE;
 pub use base::render;
 pub use drift::{DRIFT, drift};
 pub use gateway::GATEWAY_IMAGE;
-pub use plan::notes;
+pub use plan::{Owned, notes, owned};
 pub use yaml::{Unreadable, documents};
 
 /// One file of the folder.

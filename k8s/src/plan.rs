@@ -1,6 +1,7 @@
 //! What of a table becomes objects, under which names and where.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use config::{Agent, Deployment, Scale, Table};
 
@@ -33,6 +34,51 @@ pub(crate) fn gateway(table: &Table) -> Workload<'_> {
 /// The agent types that get a Deployment, in the table's order.
 pub(crate) fn runs(table: &Table) -> Vec<Run<'_>> {
     table.agents.values().filter_map(|agent| run(table, agent)).collect()
+}
+
+/// A Deployment of an agent type, as the gateway in the cluster has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owned {
+    /// The agent type whose Deployment it is.
+    pub agent: String,
+    /// The Deployment's name, which is its Service's.
+    pub name: String,
+    /// Where it is.
+    pub namespace: String,
+    /// The agent types that its replicas serve: the owner, those that share its replicas, and
+    /// those that name the same Service.
+    pub serves: Vec<String>,
+    /// Parked after that long without a request; `None`: never.
+    pub idle: Option<Duration>,
+}
+
+/// The Deployments that a table's agents own, in the table's order. One whose Service is a version
+/// of another agent is never parked: its share of that traffic has nowhere to wait.
+#[must_use]
+pub fn owned(table: &Table) -> Vec<Owned> {
+    let versions: BTreeSet<_> = table
+        .agents
+        .values()
+        .flat_map(|agent| agent.versions.iter().map(|version| place(&version.service, table)))
+        .collect();
+    let owned = |run: Run<'_>| {
+        let at = (run.workload.name, run.workload.namespace);
+        let calls = |agent: &&Agent| {
+            let service = agent.service.as_ref().map(|service| place(service, table));
+            agent.versions.is_empty() && service == Some(at)
+        };
+        let shares = run.serves.iter().copied();
+        let serves = shares.chain(table.agents.values().filter(calls)).map(|a| a.name.clone());
+        let scale = run.agent.scale.as_ref().filter(|scale| scale.min == 0);
+        Owned {
+            agent: run.agent.name.clone(),
+            name: at.0.to_owned(),
+            namespace: at.1.to_owned(),
+            serves: serves.collect::<BTreeSet<_>>().into_iter().collect(),
+            idle: scale.and_then(|scale| scale.idle).filter(|_| !versions.contains(&at)),
+        }
+    };
+    runs(table).into_iter().map(owned).collect()
 }
 
 fn run<'a>(table: &'a Table, agent: &'a Agent) -> Option<Run<'a>> {

@@ -111,6 +111,8 @@ fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
     state.extend(
         [
             ("ready", json!(agent.ready())),
+            ("parked", json!(agent.is_parked())),
+            ("scaled_to_zero_by_hand", json!(agent.is_kept_at_zero())),
             ("desired", json!(run.desired(&agent.settings))),
             ("requests", json!(recent.requests)),
             ("errors", json!(recent.errors)),

@@ -82,12 +82,14 @@ struct Counts {
     in_flight: u64,
     queued: u64,
     held: u64,
+    parked: u64,
     endpoints: [u64; EndpointState::ALL.len()],
 }
 
 impl Counts {
     fn add_agent(&mut self, agent: &Agent, now_ms: u64) {
         self.add(&agent.state.admission);
+        self.parked += u64::from(agent.is_parked());
         for place in agent.places() {
             let state = place.state(now_ms);
             let counted = EndpointState::ALL.iter().zip(&mut self.endpoints);
@@ -113,6 +115,7 @@ struct AgentGauges {
     in_flight: Gauge,
     queued: Gauge,
     held: Gauge,
+    parked: Gauge,
     endpoints: [Gauge; EndpointState::ALL.len()],
 }
 
@@ -122,6 +125,7 @@ impl AgentGauges {
             in_flight: metrics.agent_gauge("switchyard_in_flight", label),
             queued: metrics.agent_gauge("switchyard_queued", label),
             held: metrics.agent_gauge("switchyard_held", label),
+            parked: metrics.agent_gauge("switchyard_parked", label),
             endpoints: EndpointState::ALL.map(|state| metrics.endpoints(label, state.as_str())),
         }
     }
@@ -130,6 +134,7 @@ impl AgentGauges {
         self.in_flight.set(counts.in_flight as f64);
         self.queued.set(counts.queued as f64);
         self.held.set(counts.held as f64);
+        self.parked.set(counts.parked as f64);
         for (gauge, count) in self.endpoints.iter().zip(counts.endpoints) {
             gauge.set(count as f64);
         }

@@ -61,7 +61,7 @@ pub async fn follow(
         status.set_away(names.values().filter_map(|name| name.failing_since_ms).min());
         let addresses =
             names.iter().map(|(name, it)| (name.clone(), it.addresses.clone())).collect();
-        known.send_replace(Arc::new(Known { addresses, complete: true }));
+        known.send_replace(Arc::new(Known { addresses, complete: true, ..Known::default() }));
         tokio::select! {
             changed = tables.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(EVERY) => {}

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 pub use self::credentials::{Credentials, Unusable, in_pod};
 use self::slices::Slice;
 use self::watch::{Follower, News, Told, Which};
-use super::services::{Known, named};
+use super::services::{Known, Pod, named};
 use super::{FIRST_ANSWER, Gateways, Status, Table};
 use crate::pool::now_ms;
 
@@ -61,6 +61,7 @@ pub async fn follow(
         own: Arc::from(""),
         gateways,
         namespaces: BTreeMap::new(),
+        wakes: BTreeSet::new(),
         ids: 0,
         patient: true,
     };
@@ -105,6 +106,8 @@ struct Cluster {
     /// Where they are.
     gateways: channel::Sender<Gateways>,
     namespaces: BTreeMap<Arc<str>, Namespace>,
+    /// Services of agents that may be parked: who finds nobody ready waits.
+    wakes: BTreeSet<String>,
     /// Followers begun so far.
     ids: u64,
     /// The first answers may still be waited for.
@@ -131,6 +134,8 @@ impl Cluster {
     fn narrow(&mut self, table: &config::Table) {
         let wanted = namespaces(table);
         self.own = table.kubernetes.namespace.as_str().into();
+        let parked = k8s::owned(table).into_iter().filter(|owned| owned.idle.is_some());
+        self.wakes = parked.map(|owned| format!("{}.{}", owned.name, owned.namespace)).collect();
         self.namespaces.retain(|name, _| wanted.contains(&**name));
         for name in wanted {
             let name: Arc<str> = name.into();
@@ -196,7 +201,7 @@ impl Cluster {
     fn publish(&self, known: &channel::Sender<Arc<Known>>, status: &Status) {
         self.publish_gateways();
         status.set_away(self.namespaces.values().filter_map(|one| one.away_since_ms).min());
-        let mut addresses = BTreeMap::new();
+        let (mut addresses, mut pods) = (BTreeMap::new(), BTreeMap::new());
         for (name, namespace) in &self.namespaces {
             let mut services = BTreeMap::<&str, Vec<&Slice>>::new();
             for slice in namespace.slices.values() {
@@ -204,13 +209,18 @@ impl Cluster {
             }
             services.remove(k8s::PEERS_SERVICE);
             for (service, slices) in services {
-                addresses
-                    .insert(format!("{service}.{name}"), slices::addresses(slices.into_iter()));
+                for (endpoint, pod) in slices::names(slices.iter().copied()) {
+                    let pod = Pod { namespace: name.to_string(), name: pod.to_owned() };
+                    pods.insert(endpoint, pod);
+                }
+                let service = format!("{service}.{name}");
+                let wakes = self.wakes.contains(&service);
+                addresses.insert(service, slices::addresses(slices.into_iter(), wakes));
             }
         }
         let complete = !self.patient || self.namespaces.values().all(|one| one.listed);
         let complete = complete || known.borrow().complete;
-        let now = Known { addresses, complete };
+        let now = Known { addresses, pods, complete };
         known.send_if_modified(|before| {
             let changed = **before != now;
             if changed {

@@ -13,8 +13,19 @@ use crate::table::version_key;
 pub struct Known {
     /// By [`Key`].
     pub addresses: BTreeMap<String, Vec<config::Endpoint>>,
+    /// Whose addresses they are, where the source knows.
+    pub pods: BTreeMap<config::Endpoint, Pod>,
     /// Everything was answered once, or was waited for long enough.
     pub complete: bool,
+}
+
+/// A pod by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pod {
+    /// Where it is.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What a Service of the table is called in [`Known`].
@@ -93,7 +104,8 @@ mod tests {
             ("old.far".to_owned(), vec![at(4), at(5)]),
             ("other.ai-agents".to_owned(), vec![at(6)]),
         ]);
-        let sender = watch::Sender::new(Arc::new(Known { addresses, complete: true }));
+        let sender =
+            watch::Sender::new(Arc::new(Known { addresses, complete: true, ..Known::default() }));
         let status = Arc::new(Status::waiting("kubernetes"));
         let key = crate::discovery::kubernetes::full_name;
         let mut services = Services::new(sender.subscribe(), key, Arc::clone(&status));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::record::Record;
 use super::reply::{Exchange, read_out};
 use super::worker::Worker;
-use super::{Call, no_endpoint};
+use super::{Call, no_endpoint, stand_in_line};
 use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Failure, Terms};
@@ -178,11 +178,11 @@ impl Attempts {
     }
 
     /// The place that admission gave is at a replica that has gone: gives it back and waits in
-    /// line for another, as it is now.
+    /// line for another, as it is now; also where the agent was parked in between.
     async fn wait_again(&mut self, worker: &Rc<Worker>, waits: &mut u32) -> Result<(), Error> {
         self.agent = self.agent.latest(&worker.view);
         *waits += 1;
-        if self.agent.ready() == 0 {
+        if self.agent.ready() == 0 && !self.agent.is_parked() {
             return Err(no_endpoint(&self.agent));
         }
         if *waits > WAITS_MAX {
@@ -191,7 +191,7 @@ impl Attempts {
         // What admission believes may be a moment old.
         self.agent.refresh_capacity();
         self.permit = None;
-        let mut entering = pin!(tokio::time::timeout_at(self.deadline, Permit::of(&self.agent)));
+        let mut entering = pin!(tokio::time::timeout_at(self.deadline, stand_in_line(&self.agent)));
         let entered = match self.read_ahead {
             true => while_reading(entering.as_mut(), &self.source).await?,
             false => entering.await,

@@ -1,5 +1,7 @@
 //! A cluster's API over real HTTP, as far as EndpointSlices go: list, watch, and what goes wrong
-//! with them. And the kubeconfig that leads there.
+//! with them; and the objects that scaling takes (`objects`). And the kubeconfig that leads there.
+
+mod objects;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use self::objects::Objects;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,6 +43,7 @@ struct State {
     version: u64,
     slices: BTreeMap<(String, String), Value>,
     events: Vec<(u64, String, Value)>,
+    objects: Objects,
     ways: Ways,
     lists: usize,
     watches: usize,
@@ -258,6 +262,9 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
         return call
             .reply(&format!("{code} Refused\r\ncontent-type: application/json"), status(code))
             .await;
+    }
+    if !target.contains("/endpointslices") {
+        return objects::answer(call, &state).await;
     }
     assert_eq!(query(&target, "labelSelector"), Some("kubernetes.io%2Fservice-name"), "{target}");
     let namespace = target.split('/').nth(5).expect("a namespace").to_owned();

@@ -34,6 +34,7 @@ mod kubernetes;
 mod location;
 mod midstream;
 mod observe;
+mod parking;
 mod paths;
 mod reload;
 mod retries;

@@ -26,6 +26,7 @@ pub(super) struct Slice {
 struct Pod {
     ip: IpAddr,
     uid: Option<String>,
+    name: Option<String>,
     conditions: Conditions,
 }
 
@@ -53,14 +54,17 @@ impl Pod {
     /// `None`: its address is no IP address, as in slices of names.
     fn of(endpoint: &Endpoint) -> Option<Self> {
         let ip = endpoint.addresses.first()?.parse().ok()?;
-        let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
+        let target = endpoint.target_ref.as_ref();
+        let uid = target.and_then(|target| target.uid.clone());
+        let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
+        let name = pod.and_then(|pod| pod.name.clone());
         let given = endpoint.conditions.clone().unwrap_or_default();
         let conditions = Conditions {
             ready: given.ready.unwrap_or(true),
             serving: given.serving.unwrap_or(true),
             terminating: given.terminating.unwrap_or(false),
         };
-        Some(Self { ip, uid, conditions })
+        Some(Self { ip, uid, name, conditions })
     }
 }
 
@@ -99,12 +103,30 @@ fn port(ports: &[EndpointPort], name: &str) -> Option<u16> {
 }
 
 /// Where requests to one Service may go: pods that are ready, or, if there is none, those that
-/// terminate and still serve (kube-proxy's rule, KEP-1669). Of a pod with addresses of both
-/// families, the IPv4 one: two would be two replicas.
-pub(super) fn addresses<'a>(slices: impl Iterator<Item = &'a Slice>) -> Vec<config::Endpoint> {
+/// terminate and still serve (kube-proxy's rule, KEP-1669). Not so for a Service that `wakes`:
+/// there who finds nobody ready waits for the next pod, and the one that goes may be the last, on
+/// its way to zero. Of a pod with addresses of both families, the IPv4 one: two would be two
+/// replicas.
+pub(super) fn addresses<'a>(
+    slices: impl Iterator<Item = &'a Slice>,
+    wakes: bool,
+) -> Vec<config::Endpoint> {
     let pods = pods(slices);
     let ready = one_address_each(&pods, Conditions::is_ready);
-    if ready.is_empty() { one_address_each(&pods, Conditions::is_last_resort) } else { ready }
+    if ready.is_empty() && !wakes {
+        return one_address_each(&pods, Conditions::is_last_resort);
+    }
+    ready
+}
+
+/// The pods behind one Service's addresses, as far as they are pods.
+pub(super) fn names<'a>(
+    slices: impl Iterator<Item = &'a Slice>,
+) -> impl Iterator<Item = (config::Endpoint, &'a str)> {
+    slices.filter_map(|slice| Some((slice.port?, &slice.pods))).flat_map(|(port, pods)| {
+        let named = pods.iter().filter_map(|pod| Some((pod.ip.to_string(), pod.name.as_deref()?)));
+        named.map(move |(host, name)| (config::Endpoint { host, port }, name))
+    })
 }
 
 /// Where the pods of one Service are, whatever their state.
@@ -178,7 +200,7 @@ mod tests {
                 slice
             })
             .collect();
-        let found = addresses(slices.iter());
+        let found = addresses(slices.iter(), false);
         assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }
 
@@ -202,6 +224,22 @@ mod tests {
         ]);
         check(&[(http(), pods)], &["10.0.0.3:8000"]);
         check(&[(http(), json!([pod("10.0.0.2", "b", STARTING)]))], &[]);
+    }
+
+    #[test]
+    fn where_requests_wait_for_the_next_pod_those_that_leave_are_not() {
+        let slice = |pods: Value| {
+            let slice = json!({
+                "metadata": { "name": "s", "labels": { SERVICE: "qa" } },
+                "addressType": "IPv4", "ports": http(), "endpoints": pods,
+            });
+            Slice::of(&serde_json::from_value(slice).unwrap()).unwrap()
+        };
+        let leaving = slice(json!([pod("10.0.0.3", "c", LEAVING)]));
+        assert_eq!(addresses([&leaving].into_iter(), false).len(), 1);
+        assert_eq!(addresses([&leaving].into_iter(), true), []);
+        let ready = slice(json!([pod("10.0.0.1", "a", READY)]));
+        assert_eq!(addresses([&ready, &leaving].into_iter(), true).len(), 1);
     }
 
     #[test]
