@@ -43,6 +43,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 /// When draining: how long a connection that has not asked anything yet is waited for.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
+/// When draining: how long the next request is waited for on a connection whose answer began before
+/// the drain, so that nothing in it said `Connection: close`. Many clients send it with the last
+/// byte's arrival.
+const NEXT_REQUEST: Duration = Duration::from_millis(250);
 /// When `drain_timeout` is over: how long an open request may take to tell its client so.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// A clock of a connection is looked at again after that long at the latest.
@@ -267,15 +271,16 @@ impl<C: Connection> Served<C> {
     }
 
     /// While draining: tells hyper as soon as nothing can be lost by it. An HTTP/1 connection
-    /// that has not asked anything yet would be closed at once, so it gets a moment; HTTP/2 says
-    /// GOAWAY and finishes what it has. Says whether hyper was told now.
+    /// that has not asked anything yet, or has just been answered, would be closed under a request
+    /// that is on its way, so it gets a moment; HTTP/2 says GOAWAY and finishes what it has. Says
+    /// whether hyper was told now.
     fn shut_down_if_due(&mut self) -> bool {
         if !self.worker.draining.get() || self.shutting_down.get() {
             return false;
         }
-        let fresh = self.client.served.get() == 0 && Instant::now() < self.first_request_due();
+        let expected = Instant::now() < self.request_due();
         if self.client.is_http1.get()
-            && (fresh || self.client.is_busy() || self.head_since().is_some())
+            && (expected || self.client.is_busy() || self.head_since().is_some())
         {
             // Its answer says `Connection: close`.
             return false;
@@ -285,8 +290,12 @@ impl<C: Connection> Served<C> {
         true
     }
 
-    fn first_request_due(&self) -> Instant {
-        self.begun + FIRST_REQUEST
+    /// While draining: until when a request may still come on an idle connection.
+    fn request_due(&self) -> Instant {
+        match self.client.served.get() {
+            0 => self.begun + FIRST_REQUEST,
+            _ => self.client.idle_since.get() + NEXT_REQUEST,
+        }
     }
 
     /// Since when a head is under way: bytes came after the last request ended.
@@ -314,8 +323,9 @@ impl<C: Connection> Served<C> {
             Some(since) => since + gateway.header_timeout,
             None => self.client.idle_since.get() + gateway.keepalive_timeout,
         };
-        match self.worker.draining.get() && self.client.served.get() == 0 {
-            true => due.min(self.first_request_due().max(Instant::now())),
+        let answered = self.client.is_http1.get() && self.head_since().is_none();
+        match self.worker.draining.get() && (self.client.served.get() == 0 || answered) {
+            true => due.min(self.request_due().max(Instant::now())),
             false => due,
         }
     }

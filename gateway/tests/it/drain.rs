@@ -158,6 +158,32 @@ async fn idle_connections_are_closed_and_busy_ones_told_so() {
     assert_eq!(gateway.exit().await, 0);
 }
 
+/// Its head was sent before the drain and couldn't say `Connection: close`, so the client may have
+/// sent its next request before it can know.
+#[tokio::test]
+async fn a_connection_whose_answer_began_before_the_drain_may_ask_once_more() {
+    let mut qa = Agent::manual().await;
+    let mut gateway = Gateway::start(&agent("qa", &[qa.addr], "")).await;
+    let mut kept = gateway.client().connect().await;
+    kept.send("GET /agents/qa/x HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut call = qa.call().await;
+    call.begin_sse().await;
+    call.event("one").await;
+    gateway.sigterm();
+    eventually("the listeners are closed", || async {
+        tokio::net::TcpStream::connect(gateway.addr).await.is_err()
+    })
+    .await;
+    call.end().await;
+    kept.reply().await.ok();
+    kept.send("GET /agents/qa/y HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    qa.call().await.json("{}").await;
+    let reply = kept.reply().await.ok();
+    assert!(reply.headers.lists("connection", "close"), "{:?}", reply.headers);
+    kept.gone().await;
+    assert_eq!(gateway.exit().await, 0);
+}
+
 #[tokio::test]
 async fn what_takes_longer_than_the_drain_is_cut_and_told() {
     for http in BOTH {
