@@ -105,6 +105,12 @@ pub(crate) async fn run(settings: Settings) -> io::Result<()> {
         // Whoever waits for the end still holds a receiver.
         stopper.closed().await;
     });
+    let mut stopped = load.stop.clone();
+    let marking = Arc::clone(&load);
+    tokio::spawn(async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+        marking.tally().stopped();
+    });
     let telling = tokio::spawn(tell(Arc::clone(&load)));
     let mut tasks = JoinSet::new();
     tasks.spawn(requests::run(Arc::clone(&load)));

@@ -22,6 +22,9 @@ use failure::Outcome;
 /// For namespaces to be gone: a gateway's pause, and what its last requests take.
 const GONE: Duration = Duration::from_secs(180);
 
+/// Most lines of each look at a proof that failed.
+const DUMPED: usize = 40;
+
 /// What `e2e prove` takes.
 #[derive(Args, Clone)]
 pub(crate) struct Settings {
@@ -127,7 +130,6 @@ pub(crate) async fn run(settings: Settings) -> ExitCode {
         }
         say(&format!("== {}: {}", proof.name, proof.about));
         let (line, held) = one(&context, proof).await;
-        say(&line);
         told.push(line);
         failed += usize::from(!held);
     }
@@ -145,11 +147,12 @@ async fn one(context: &Context, proof: &proofs::Proof) -> (String, bool) {
     let name = proof.name;
     let (line, held) = match &outcome {
         Ok(figures) => (format!("   {name}: held ({seconds} s): {figures}"), true),
-        Err(why) => {
-            dump(context).await;
-            (format!("   {name}: FAILED ({seconds} s): {why}"), false)
-        }
+        Err(why) => (format!("   {name}: FAILED ({seconds} s): {why}"), false),
     };
+    say(&line);
+    if !held {
+        dump(context).await;
+    }
     if held || !context.settings.keep {
         clean(context).await;
     }
@@ -172,19 +175,25 @@ async fn dump(context: &Context) {
         let looks: [&[&str]; 3] = [
             &["get", "pods,deployments,hpa", "-o", "wide"],
             &["get", "events", "--sort-by=.lastTimestamp"],
-            &["logs", "-l", "app=switchyard", "--tail=25", "--prefix"],
+            &["logs", "-l", "app", "--tail=15", "--prefix", "--max-log-requests=50"],
         ];
         for look in looks {
             let shown = kubectl(&[&["-n", &namespace], look].concat()).await;
-            say(&shown.unwrap_or_else(|why| why.to_string()));
+            let shown = shown.unwrap_or_else(|why| why.to_string());
+            let lines: Vec<_> = shown.lines().collect();
+            say(&lines[lines.len().saturating_sub(DUMPED)..].join("\n"));
         }
     }
 }
 
-/// Deletes the proof's namespaces and waits until they are gone: the next one wants the room.
+/// Deletes the proof's namespaces and waits until they are gone: the next one wants the room. What
+/// runs goes first: while pods take their time, a namespace that is deleted with them looks again
+/// only after half their grace.
 async fn clean(context: &Context) {
     let namespaces = std::mem::take(&mut *lock(&context.namespaces));
     for namespace in &namespaces {
+        let all = ["-n", namespace, "delete", "deployments,pods", "--all", "--timeout=120s"];
+        let _ = kubectl(&all).await;
         let _ = kubectl(&["delete", "namespace", namespace, "--wait=false"]).await;
     }
     for namespace in &namespaces {

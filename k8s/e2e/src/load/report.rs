@@ -17,7 +17,7 @@ const TIMES: usize = 900_000;
 /// The last line of a load.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// How long it went on, seconds.
+    /// How long new ones were begun, seconds.
     pub(crate) seconds: f64,
     pub(crate) requests: Counts,
     pub(crate) streams: Counts,
@@ -69,6 +69,8 @@ pub(crate) struct Progress {
     pub(crate) failed: u64,
     /// How many pods have answered.
     pub(crate) pods: usize,
+    /// Streams open by pod.
+    pub(crate) open_at: BTreeMap<String, u32>,
 }
 
 impl Counts {
@@ -99,14 +101,21 @@ pub(super) enum What {
 /// A report that grows.
 pub(super) struct Tally {
     begun: Instant,
-    open: u32,
+    stopped: Option<Instant>,
+    open: BTreeMap<String, u32>,
     times_ms: Vec<u32>,
     report: Report,
 }
 
 impl Tally {
     pub(super) fn new(begun: Instant) -> Self {
-        Self { begun, open: 0, times_ms: Vec::new(), report: Report::default() }
+        Self {
+            begun,
+            stopped: None,
+            open: BTreeMap::new(),
+            times_ms: Vec::new(),
+            report: Report::default(),
+        }
     }
 
     pub(super) fn sent(&mut self, what: What) {
@@ -114,13 +123,20 @@ impl Tally {
     }
 
     /// A stream's first event is there.
-    pub(super) fn opened(&mut self) {
-        self.open += 1;
-        self.report.open_most = self.report.open_most.max(self.open);
+    pub(super) fn opened(&mut self, pod: &str) {
+        *self.open.entry(pod.to_owned()).or_default() += 1;
+        self.report.open_most = self.report.open_most.max(self.open.values().sum());
     }
 
-    pub(super) fn closed(&mut self) {
-        self.open -= 1;
+    pub(super) fn closed(&mut self, pod: &str) {
+        if let Some(open) = self.open.get_mut(pod) {
+            *open -= 1;
+        }
+    }
+
+    /// Nothing new is begun.
+    pub(super) fn stopped(&mut self) {
+        self.stopped = Some(Instant::now());
     }
 
     pub(super) fn gap(&mut self, ms: u32) {
@@ -171,7 +187,8 @@ impl Tally {
     pub(super) fn progress(&self) -> Progress {
         let (requests, streams) = (&self.report.requests, &self.report.streams);
         Progress {
-            open: self.open,
+            open: self.open.values().sum(),
+            open_at: self.open.clone(),
             good: requests.good + streams.good,
             failed: self.report.failures(),
             pods: self.report.pods.len(),
@@ -186,7 +203,8 @@ impl Tally {
             self.times_ms.get(place).copied().unwrap_or_default()
         };
         let (p50_ms, p99_ms, max_ms) = (at(0.5), at(0.99), at(1.0));
-        let seconds = self.begun.elapsed().as_secs_f64();
+        let stopped = self.stopped.unwrap_or_else(Instant::now);
+        let seconds = stopped.duration_since(self.begun).as_secs_f64();
         Report { seconds, p50_ms, p99_ms, max_ms, ..self.report.clone() }
     }
 

@@ -55,7 +55,7 @@ async fn one(load: &Load, kept: Option<Connection>, number: u64) -> Result<Conne
     let agent = load.agent(number);
     let answer = ask(load, &mut connection, is_new, (agent, &order)).await?;
     let mut reader =
-        Reader { load, order: &order, agent, next: 0, opened: false, last: Instant::now() };
+        Reader { load, order: &order, agent, next: 0, opened: None, last: Instant::now() };
     reader.read(answer.into_body()).await?;
     Ok(connection)
 }
@@ -66,7 +66,8 @@ struct Reader<'a> {
     order: &'a Order,
     agent: &'a str,
     next: u64,
-    opened: bool,
+    /// By whom.
+    opened: Option<String>,
     last: Instant,
 }
 
@@ -120,13 +121,13 @@ impl Reader<'_> {
 
     fn count(&mut self, said: &Said) {
         let mut tally = self.load.tally();
-        if self.opened {
+        if self.opened.is_some() {
             let gap = u32::try_from(self.last.elapsed().as_millis()).unwrap_or(u32::MAX);
             tally.gap(gap);
         } else {
-            self.opened = true;
-            tally.opened();
+            tally.opened(&said.pod);
             tally.heard(said);
+            self.opened = Some(said.pod.clone());
         }
         self.last = Instant::now();
         self.next += 1;
@@ -140,8 +141,8 @@ impl Reader<'_> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        if self.opened {
-            self.load.tally().closed();
+        if let Some(pod) = &self.opened {
+            self.load.tally().closed(pod);
         }
     }
 }
