@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -71,10 +71,15 @@ impl ExternalMetrics {
 
     /// Serves until it is dropped.
     pub async fn serve(self, shared: Arc<Shared>, board: Board) {
+        if let Some(address) = self.address() {
+            tracing::info!(%address, "external metrics listen");
+        }
         let (sender, servers) = watch::channel(None);
-        let upkeep = Upkeep::new(self.credentials, Arc::clone(&shared), sender);
+        let refused = Arc::new(Notify::new());
+        let upkeep =
+            Upkeep::new(self.credentials, Arc::clone(&shared), sender, Arc::clone(&refused));
         let router = answers::router(Source { shared, board });
-        let open = move |stream| admit(stream, servers.clone());
+        let open = move |stream| admit(stream, servers.clone(), Arc::clone(&refused));
         let serving = connections::serve(self.listener, "external metrics", open, router);
         tokio::select! {
             () = upkeep.run() => {}
@@ -87,12 +92,29 @@ impl ExternalMetrics {
 
 type Servers = watch::Receiver<Option<Arc<ServerConfig>>>;
 
-/// The handshake, with the certificates as they are now.
-async fn admit(stream: TcpStream, mut servers: Servers) -> Option<TlsStream<TcpStream>> {
+/// The handshake, with the certificates as they are now. That one of them is refused is told.
+async fn admit(
+    stream: TcpStream,
+    mut servers: Servers,
+    refused: Arc<Notify>,
+) -> Option<TlsStream<TcpStream>> {
     let handshake = async {
         let server = servers.wait_for(Option::is_some).await.ok()?.clone()?;
         let admitted = TlsAcceptor::from(server).accept(stream).await;
-        admitted.inspect_err(|error| tracing::debug!(%error, "external metrics: refused")).ok()
+        let admitted = admitted.inspect_err(|error| {
+            tracing::debug!(%error, "external metrics: no handshake");
+            if is_about_a_certificate(error) {
+                refused.notify_one();
+            }
+        });
+        admitted.ok()
     };
     timeout(HANDSHAKE, handshake).await.ok().flatten()
+}
+
+/// Theirs didn't do, or they say that ours doesn't.
+fn is_about_a_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    use rustls::Error::{AlertReceived, InvalidCertificate};
+    matches!(cause, Some(InvalidCertificate(_) | AlertReceived(_)))
 }

@@ -66,7 +66,9 @@ fn command(file: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
     command.arg("serve").arg("--config").arg(file);
     command.env("SWITCHYARD_LOG_FORMAT", "json").env("SWITCHYARD_LOG", "info");
-    command.env_remove("SWITCHYARD_LISTEN").env_remove("SWITCHYARD_ADMIN");
+    for address in ["SWITCHYARD_LISTEN", "SWITCHYARD_ADMIN", "SWITCHYARD_EXTERNAL_METRICS"] {
+        command.env_remove(address);
+    }
     // No test meets the cluster of whoever runs it.
     command.env("KUBECONFIG", "/nonexistent/kubeconfig");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -8,6 +8,7 @@
 
 mod agent;
 mod agent_h2;
+mod api_server;
 mod ask;
 mod client;
 mod cluster;
@@ -27,6 +28,7 @@ mod dns;
 mod drain;
 mod ejection;
 mod errors;
+mod external_metrics;
 mod headers;
 mod heartbeats;
 mod isolation;

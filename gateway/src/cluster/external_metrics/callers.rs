@@ -16,7 +16,6 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
 };
-use tokio::sync::Notify;
 
 use super::authority::common_name;
 
@@ -56,14 +55,13 @@ impl FrontProxy {
         Ok(Self { authority, names })
     }
 
-    /// What lets it in and nobody else; whom it turns away is told to `refused`.
+    /// What lets it in and nobody else.
     ///
     /// # Errors
     /// When the authority's certificates can't be read.
     pub(super) fn verifier(
         &self,
         provider: &Arc<CryptoProvider>,
-        refused: &Arc<Notify>,
     ) -> Result<Arc<Verifier>, Unusable> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authority.as_bytes()) {
@@ -73,8 +71,7 @@ impl FrontProxy {
         let builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
         let inner = builder.build().map_err(|_| Unusable::Unread(AUTHORITY))?;
-        let (names, refused) = (self.names.clone(), Arc::clone(refused));
-        Ok(Arc::new(Verifier { inner, names, refused }))
+        Ok(Arc::new(Verifier { inner, names: self.names.clone() }))
     }
 }
 
@@ -83,11 +80,14 @@ impl FrontProxy {
 pub(super) struct Verifier {
     inner: Arc<dyn ClientCertVerifier>,
     names: Vec<String>,
-    refused: Arc<Notify>,
 }
 
-impl Verifier {
-    fn verify(
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -102,22 +102,6 @@ impl Verifier {
             ));
         }
         Ok(verified)
-    }
-}
-
-impl ClientCertVerifier for Verifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        // Perhaps the authority was replaced.
-        self.verify(certificate, intermediates, now).inspect_err(|_| self.refused.notify_one())
     }
 
     fn verify_tls12_signature(
@@ -168,6 +152,6 @@ mod tests {
     fn an_authority_that_is_no_certificate_lets_nobody_in() {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let none = front_proxy(&[(AUTHORITY, "x")]).unwrap();
-        assert!(none.verifier(&provider, &Arc::default()).is_err());
+        assert!(none.verifier(&provider).is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! Keeps the credentials true: whose certificate is served, whose is asked for, and that the API
-//! server knows. Looked at every minute, and at once when somebody was turned away.
+//! server knows. Looked at every minute, and soon when a handshake failed for a certificate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub(super) struct Upkeep {
     shared: Arc<Shared>,
     provider: Arc<CryptoProvider>,
     servers: watch::Sender<Option<Arc<ServerConfig>>>,
-    /// Somebody with a certificate was turned away.
+    /// A certificate was refused, ours or theirs: perhaps it is time for another.
     refused: Arc<Notify>,
     client: Option<Client>,
     made: Option<Made>,
@@ -92,10 +92,10 @@ impl Upkeep {
         credentials: Credentials,
         shared: Arc<Shared>,
         servers: watch::Sender<Option<Arc<ServerConfig>>>,
+        refused: Arc<Notify>,
     ) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let (refused, client, made) = (Arc::default(), None, None);
-        Self { credentials, shared, provider, servers, refused, client, made }
+        Self { credentials, shared, provider, servers, refused, client: None, made: None }
     }
 
     /// Looks until dropped.
@@ -177,7 +177,7 @@ impl Upkeep {
     }
 
     fn server(&self, made: &Made) -> Result<ServerConfig, Trouble> {
-        let verifier = made.front_proxy.verifier(&self.provider, &self.refused)?;
+        let verifier = made.front_proxy.verifier(&self.provider)?;
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
