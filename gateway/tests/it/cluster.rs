@@ -1,5 +1,7 @@
 //! A cluster's API over real HTTP, as far as EndpointSlices go: list, watch, and what goes wrong
-//! with them. And the kubeconfig that leads there.
+//! with them; and the table's ConfigMap (`config_map`). And the kubeconfig that leads there.
+
+mod config_map;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use config_map::Volume;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,6 +25,8 @@ pub const NAMESPACE: &str = "ai-agents";
 pub struct Ways {
     /// Every request is answered with this status.
     pub refuse: Option<u16>,
+    /// Requests for these are answered with 403: `endpointslices`, `configmaps`, `events`.
+    pub forbid: Vec<&'static str>,
     /// Only this token is good.
     pub token: Option<String>,
     /// A list is answered after so long.
@@ -40,6 +45,9 @@ struct State {
     version: u64,
     slices: BTreeMap<(String, String), Value>,
     events: Vec<(u64, String, Value)>,
+    /// The table's ConfigMap, and the Events that were written.
+    config_map: Option<Value>,
+    written: Vec<Value>,
     ways: Ways,
     lists: usize,
     watches: usize,
@@ -254,10 +262,15 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
         state.ways.clone()
     };
     let bad_token = ways.token.as_ref().filter(|good| token != format!("Bearer {good}"));
-    if let Some(code) = ways.refuse.or(bad_token.map(|_| 401)) {
+    let path = target.split('?').next().unwrap_or_default();
+    let forbidden = ways.forbid.iter().any(|kind| path.ends_with(kind)).then_some(403);
+    if let Some(code) = ways.refuse.or(bad_token.map(|_| 401)).or(forbidden) {
         return call
             .reply(&format!("{code} Refused\r\ncontent-type: application/json"), status(code))
             .await;
+    }
+    if path.ends_with("/configmaps") || path.ends_with("/events") {
+        return config_map::answer(call, state, changed).await;
     }
     assert_eq!(query(&target, "labelSelector"), Some("kubernetes.io%2Fservice-name"), "{target}");
     let namespace = target.split('/').nth(5).expect("a namespace").to_owned();

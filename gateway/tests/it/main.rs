@@ -23,6 +23,7 @@ mod balance;
 mod cancellation;
 mod clients;
 mod clocks;
+mod config_map;
 mod dns;
 mod drain;
 mod ejection;
