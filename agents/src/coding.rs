@@ -6,6 +6,7 @@ mod files;
 mod tools;
 mod workspace;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use crate::agent::{Answer, Ask, Event, Events, NO_MODEL};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::{Call, Model, Turn, Usage};
-use crate::sandbox::{Limits, Sandbox};
+use crate::sandbox::{Limits, SHELL, Sandbox};
 use crate::settings::Settings;
 use blocks::Block;
 use tools::{Tools, describe};
@@ -29,6 +30,18 @@ const MAX_RESULT: usize = 16 << 10;
 const PROMPT: &str = "You are a careful programmer. You work in a workspace, which is a folder of its own, with the \
 tools list, read, write and run. Paths are relative to it. Commands have no network and little time. Try out what \
 you write before you say that it works. When the task is done, answer briefly: what you did, and what you saw.";
+
+/// An image without a shell is the usual reason why no command can be run: said by its name.
+fn has_shell(shell: &Path) -> Result<(), String> {
+    if shell.is_file() {
+        return Ok(());
+    }
+    Err(format!(
+        "the coding agent runs commands with {shell}, and there is none here; use an image that has one, such as the one \
+         that k8s/images/build makes, or Debian's or Alpine's with this program in it",
+        shell = shell.display()
+    ))
+}
 
 /// The agent.
 pub struct Coding {
@@ -49,6 +62,7 @@ impl Coding {
         model: Option<Model>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
+        has_shell(Path::new(SHELL))?;
         let parent = settings.workspace.clone().unwrap_or_else(std::env::temp_dir);
         let parent = std::path::absolute(&parent).unwrap_or(parent);
         let no_place = |why: String| {
@@ -256,4 +270,16 @@ fn fence(text: &str) -> String {
         longest = longest.max(run);
     }
     "`".repeat(3.max(longest + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_shell_is_named_as_what_is_wrong() {
+        assert_eq!(has_shell(Path::new(SHELL)), Ok(()));
+        let why = has_shell(Path::new("/nonexistent/sh")).unwrap_err();
+        assert!(why.contains("/nonexistent/sh, and there is none here; use an image"), "{why}");
+    }
 }

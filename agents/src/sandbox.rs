@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 pub use run::{Outcome, Sandbox};
 pub use supervisor::supervise_if_asked;
 
+/// What runs a line of commands.
+pub const SHELL: &str = "/bin/sh";
 /// Where commands are looked for: the system's, never the caller's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Largest file that a command may write, bytes.

@@ -13,7 +13,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{Limits, Namespaces, Plan, Report, Spec, confine, supervisor};
+use super::{Limits, Namespaces, Plan, Report, SHELL, Spec, confine, supervisor};
 
 /// Output that is kept: its beginning, and its end, where errors stand. Bytes.
 const KEEP_HEAD: usize = 48 << 10;
@@ -75,7 +75,7 @@ impl Sandbox {
             let change = std::os::unix::fs::chown(dir, Some(user), Some(user));
             change.map_err(|error| error.to_string())?;
         }
-        let command = ["/bin/sh", "-c", "echo > probe && rm probe"].map(str::to_owned);
+        let command = [SHELL, "-c", "echo > probe && rm probe"].map(str::to_owned);
         let outcome = self.run(dir, user, command.to_vec()).await.map_err(|e| e.to_string())?;
         if outcome.exit == Some(0) { Ok(()) } else { Err(outcome.output) }
     }

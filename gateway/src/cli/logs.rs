@@ -57,8 +57,9 @@ where
 fn filter() -> EnvFilter {
     let wanted = std::env::var(FILTER).unwrap_or_default();
     let wanted = if wanted.is_empty() { "info" } else { &wanted };
-    // The API's client tells every failure; discovery tells when it begins and when it is over.
-    EnvFilter::try_new(format!("kube_client=off,{wanted}")).unwrap_or_else(|error| {
+    // The API's client tells every failure; discovery tells when it begins and when it is over. The
+    // watcher of files tells of each folder that a ConfigMap's volume takes away.
+    EnvFilter::try_new(format!("kube_client=off,notify=off,{wanted}")).unwrap_or_else(|error| {
         eprintln!("warning: {FILTER}: {error}; logging at info");
         EnvFilter::new("info")
     })

@@ -1,6 +1,8 @@
 //! A cluster's API over real HTTP, as far as EndpointSlices go: list, watch, and what goes wrong
-//! with them; and the objects that scaling takes (`objects`). And the kubeconfig that leads there.
+//! with them; the table's ConfigMap (`config_map`); and the objects that scaling takes (`objects`).
+//! And the kubeconfig that leads there.
 
+mod config_map;
 mod objects;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use self::objects::Objects;
+pub use config_map::Volume;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,6 +28,8 @@ pub const NAMESPACE: &str = "ai-agents";
 pub struct Ways {
     /// Every request is answered with this status.
     pub refuse: Option<u16>,
+    /// Requests for these are answered with 403: `endpointslices`, `configmaps`, `events`.
+    pub forbid: Vec<&'static str>,
     /// Only this token is good.
     pub token: Option<String>,
     /// A list is answered after so long.
@@ -44,6 +49,9 @@ struct State {
     slices: BTreeMap<(String, String), Value>,
     events: Vec<(u64, String, Value)>,
     objects: Objects,
+    /// The table's ConfigMap, and the Events that were written.
+    config_map: Option<Value>,
+    written: Vec<Value>,
     ways: Ways,
     lists: usize,
     watches: usize,
@@ -258,10 +266,15 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
         state.ways.clone()
     };
     let bad_token = ways.token.as_ref().filter(|good| token != format!("Bearer {good}"));
-    if let Some(code) = ways.refuse.or(bad_token.map(|_| 401)) {
+    let path = target.split('?').next().unwrap_or_default();
+    let forbidden = ways.forbid.iter().any(|kind| path.ends_with(kind)).then_some(403);
+    if let Some(code) = ways.refuse.or(bad_token.map(|_| 401)).or(forbidden) {
         return call
             .reply(&format!("{code} Refused\r\ncontent-type: application/json"), status(code))
             .await;
+    }
+    if path.ends_with("/configmaps") || path.ends_with("/events") {
+        return config_map::answer(call, state, changed).await;
     }
     if !target.contains("/endpointslices") {
         return objects::answer(call, &state).await;

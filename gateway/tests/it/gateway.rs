@@ -105,6 +105,11 @@ impl Gateway {
         Gateway::spawn(command(file).args(arguments), file).await
     }
 
+    /// As [`Gateway::start_on`], with these in its environment in place of arguments.
+    pub async fn start_on_with(file: &Path, env: &[(&str, &str)]) -> Gateway {
+        Gateway::spawn(command(file).envs(env.iter().copied()), file).await
+    }
+
     async fn spawn(command: &mut Command, file: &Path) -> Gateway {
         let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(VecDeque::new()));

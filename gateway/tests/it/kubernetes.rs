@@ -30,7 +30,8 @@ async fn a_pod_that_turns_ready_gets_requests() {
     cluster.put("qa-1", "qa-agent", &port(one.addr), &[pod("a", "starting")]);
     let gateway = cluster.gateway(QA).await;
     let ready = until_ready(&gateway).await;
-    assert_eq!(ready["discovery"], json!({ "source": "kubernetes", "age_seconds": 0.0 }));
+    let followed = json!({ "source": "kubernetes", "age_seconds": 0.0, "error": null });
+    assert_eq!(ready["discovery"], followed);
     gateway.ask(get("/agents/qa/x")).await.error("no-endpoint");
     cluster.put("qa-1", "qa-agent", &port(one.addr), &[pod("a", "ready")]);
     gateway.until_state("qa", "ready", 1).await;

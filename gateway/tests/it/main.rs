@@ -24,6 +24,7 @@ mod balance;
 mod cancellation;
 mod clients;
 mod clocks;
+mod config_map;
 mod dns;
 mod drain;
 mod ejection;

@@ -30,7 +30,7 @@ async fn an_edit_adds_an_agent_that_answers() {
 }
 
 /// Puts a table where a ConfigMap's volume has it: behind two links.
-fn mount(folder: &Path, version: &str, text: &str) {
+pub fn mount(folder: &Path, version: &str, text: &str) {
     std::fs::create_dir(folder.join(version)).unwrap();
     std::fs::write(folder.join(version).join("switchyard.toml"), table(text)).unwrap();
     symlink(version, folder.join("..data_tmp")).unwrap();

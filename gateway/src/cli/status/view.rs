@@ -34,6 +34,18 @@ pub(super) struct InForce {
     generation: u64,
     hash: String,
     refused: Option<Refused>,
+    discovery: Followed,
+    config_map: Option<Followed>,
+}
+
+/// What the gateway follows, and since when it can't.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Followed {
+    name: String,
+    state: String,
+    age_seconds: f64,
+    error: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -111,11 +123,37 @@ fn aligned(rows: &[[String; 9]]) -> String {
 fn table_lines(in_force: &InForce) -> String {
     let mut text =
         format!("table: generation {}, hash {}\n", in_force.generation, short(&in_force.hash));
+    text.push_str(&away_lines(in_force));
     let Some(refused) = &in_force.refused else { return text };
     let problems = units::counted(refused.problems.len(), "problem");
     text.push_str(&format!("last edit refused: hash {}, {problems}\n", short(&refused.hash)));
     for problem in &refused.problems {
         text.push_str(&format!("  {}\n", terminal::clean(problem)));
+    }
+    text
+}
+
+/// What isn't followed at the moment; nothing where all is.
+fn away_lines(in_force: &InForce) -> String {
+    let why = |of: &Followed| {
+        of.error.as_deref().map_or_else(String::new, |why| format!(": {}", terminal::clean(why)))
+    };
+    let age = |of: &Followed| units::millis(of.age_seconds * 1_000.0);
+    let mut text = String::new();
+    let discovery = &in_force.discovery;
+    if discovery.age_seconds > 0.0 {
+        let (age, why) = (age(discovery), why(discovery));
+        text.push_str(&format!("where replicas are: not followed for {age}{why}\n"));
+    }
+    if let Some(map) = in_force.config_map.as_ref().filter(|map| map.state != "followed") {
+        let name = terminal::clean(&map.name);
+        text.push_str(&match map.state.as_str() {
+            "absent" => format!("ConfigMap {name}: there is none; the mounted file counts\n"),
+            _ => {
+                let (age, why) = (age(map), why(map));
+                format!("ConfigMap {name}: not followed for {age}, the mounted file counts{why}\n")
+            }
+        });
     }
     text
 }
@@ -153,6 +191,24 @@ mod tests {
                 "qa          0          0       0     0/s       -     -          0        -",
                 "",
                 "table: generation 4, hash 0123456789ab",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_followed_is_shown_with_its_age() {
+        check(
+            json!({"agents": []}),
+            json!({"generation": 1, "hash": "aa",
+                "discovery": {"source": "kubernetes", "age_seconds": 12.0, "error": "a: refused (403)"},
+                "config_map": {"name": "a/b", "state": "away", "age_seconds": 61.0, "error": null}}),
+            &[
+                "TYPE  READY  IN-FLIGHT  QUEUED  RATE  P50  P99  ERRORS  MEMORY",
+                "no agents in the table",
+                "",
+                "table: generation 1, hash aa",
+                "where replicas are: not followed for 12 s: a: refused (403)",
+                "ConfigMap a/b: not followed for 61 s, the mounted file counts",
             ],
         );
     }
