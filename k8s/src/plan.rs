@@ -154,7 +154,7 @@ pub fn notes(table: &Table) -> Vec<String> {
             continue;
         }
         let Some(scale) = &agent.scale else { continue };
-        if range(Some(scale)).is_none() && scale.min != 1 {
+        if range(Some(scale)).is_none() && scale.min > 1 {
             notes.push(format!(
                 "agents.{name}: no range, so no autoscaler, and it begins with one replica: \
                  `kubectl scale` says how many"

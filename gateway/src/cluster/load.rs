@@ -69,6 +69,14 @@ impl Board {
         Loads { agents: snapshot.agents.iter().map(load).collect(), gateways: 1 }
     }
 
+    /// Requests answered so far by type: where a number changes, somebody has asked.
+    #[must_use]
+    pub fn asked(&self) -> BTreeMap<String, u64> {
+        let snapshot = self.shared.tables.current();
+        let asked = |agent: &Agent| (agent.settings.name.clone(), agent.metrics.recent.requests());
+        snapshot.agents.iter().map(asked).collect()
+    }
+
     /// Of all gateways together: this one as it is now, the others as they were last heard.
     #[must_use]
     pub fn overall(&self) -> Loads {

@@ -141,9 +141,9 @@ impl Parking {
     fn sample(&mut self) {
         let (snapshot, loads) = (self.shared.tables.current(), self.board.overall());
         let every = LOOK.max(LOOK_EACH * u32::try_from(self.watched.len()).unwrap_or(u32::MAX));
-        let leads = self.lease.leads();
+        let (asked, leads) = (self.board.asked(), self.lease.leads());
         for (key, watched) in &mut self.watched {
-            watched.sample(&snapshot, &loads);
+            watched.sample(&snapshot, &loads, &asked);
             let look = watched.is_to_be_looked_at(every);
             let park = watched.is_due();
             if !leads || !(look || park) {

@@ -103,6 +103,52 @@ fn the_gateway_may_read_slices_where_its_services_are_and_one_config_map() {
 }
 
 #[test]
+fn scaling_is_permitted_where_the_table_needs_it_and_by_name() {
+    let agent = |name: &str, service: &str, scale: &str| {
+        format!(
+            "[agents.{name}]\nservice = \"{service}\"\n\
+             [agents.{name}.deployment]\ncommand = [\"a\"]\n{scale}"
+        )
+    };
+    let idle = |name: &str| format!("[agents.{name}.scale]\nmin = 0\nidle = \"1m\"\n");
+    let text = [
+        agent("stays", "stays", ""),
+        agent("parks", "parks", &idle("parks")),
+        agent("far", "away.far", &idle("far")),
+        agent("next", "next", &idle("next")),
+        "[agents.split]\nversions = [{ service = \"next\" }]\n".to_owned(),
+    ];
+    let rendered = render(&text.concat());
+    let roles = rendered.objects().into_iter().filter(|object| object["kind"] == "Role");
+    let rules: Vec<Vec<_>> = roles.map(|role| role["rules"].as_array().unwrap().clone()).collect();
+    let of = |n: usize, resource: &str| -> Vec<_> {
+        let is_its = |rule: &&serde_json::Value| rule["resources"] == json!([resource]);
+        rules[n].iter().filter(is_its).cloned().collect()
+    };
+    let scale = |names: serde_json::Value| {
+        json!([{
+            "apiGroups": ["apps"], "resources": ["deployments/scale"],
+            "resourceNames": names, "verbs": ["get", "patch"],
+        }])
+    };
+    assert_eq!(json!(of(0, "deployments/scale")), scale(json!(["parks"])), "not a version");
+    assert_eq!(json!(of(1, "deployments/scale")), scale(json!(["away"])));
+    for n in 0..2 {
+        assert_eq!(of(n, "pods")[0]["verbs"], json!(["patch"]));
+    }
+    let leases = of(0, "leases");
+    assert_eq!((&leases[0]["verbs"], leases[0].get("resourceNames")), (&json!(["create"]), None));
+    assert_eq!(leases[1]["resourceNames"], json!(["switchyard"]));
+    assert!(of(1, "leases").is_empty(), "one Lease, where the gateway is");
+
+    let rendered = render(SMALLEST);
+    let role = rendered.get("Role", "switchyard").to_string();
+    for nothing in ["leases", "pods", "deployments"] {
+        assert!(!role.contains(nothing), "{nothing}: {role}");
+    }
+}
+
+#[test]
 fn a_gateway_without_a_size_in_the_table_has_one_all_the_same() {
     let resources = render(SMALLEST).container("switchyard")["resources"].clone();
     assert_eq!(resources["requests"], json!({ "cpu": "500m", "memory": "128Mi" }));

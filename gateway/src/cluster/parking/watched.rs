@@ -1,6 +1,6 @@
 //! What is known of one Deployment that may be parked, and when something is to be done about it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ pub(super) struct Watched {
     looked: Instant,
     /// When this gateway woke it, until it is ready.
     woke: Option<Instant>,
+    /// Requests so far, over all gateways.
     requests: u64,
-    /// Requests when it was last seen to be kept at zero.
+    /// This gateway's requests when it was last seen to be kept at zero.
     refused: u64,
     places: BTreeSet<u64>,
     wake: Due,
@@ -157,8 +158,13 @@ impl Watched {
     }
 
     /// Looks for signs of use. New replicas are one: somebody wanted them.
-    pub(super) fn sample(&mut self, snapshot: &Snapshot, loads: &Loads) {
-        let requests = self.asked(snapshot);
+    pub(super) fn sample(
+        &mut self,
+        snapshot: &Snapshot,
+        loads: &Loads,
+        asked: &BTreeMap<String, u64>,
+    ) {
+        let requests = self.owned.serves.iter().filter_map(|name| asked.get(name)).sum();
         let places: BTreeSet<u64> = agents(&self.owned, snapshot)
             .flat_map(|agent| agent.places().map(|place| place.endpoint.id))
             .collect();
