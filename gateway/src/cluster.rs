@@ -5,5 +5,6 @@
 pub mod config_map;
 pub mod external_metrics;
 pub mod load;
+pub mod peers;
 
 mod events;

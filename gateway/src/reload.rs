@@ -232,7 +232,8 @@ impl Reload {
             Ok(generation) => generation,
             Err(error) => {
                 let text = contents.text.as_deref().unwrap_or_default();
-                let problem = problem_at(text, &contents.name, &["agents"], error.to_string(), None);
+                let problem =
+                    problem_at(text, &contents.name, &["agents"], error.to_string(), None);
                 self.refuse(contents, &[problem]);
                 // What was found since may be news for the table in force as well.
                 return self.rediscover(source);

@@ -78,8 +78,10 @@ fn judge(args: &Args) -> Verdict {
         match inspect((&args.config, &checked.table, &text), folder) {
             Ok(Inspected { findings, files, objects }) => {
                 verdict.findings = findings;
-                let (files, objects) = (units::counted(files, "file"), units::counted(objects, "object"));
-                let line = format!("{}: {files}, {objects}: the table's, and sound", folder.display());
+                let (files, objects) =
+                    (units::counted(files, "file"), units::counted(objects, "object"));
+                let line =
+                    format!("{}: {files}, {objects}: the table's, and sound", folder.display());
                 verdict.summary.push(line);
             }
             Err((path, error)) => {

@@ -186,8 +186,7 @@ mod tests {
     use crate::reload::Version;
 
     fn verdict(resource_version: &str, problems: &[String]) -> Verdict {
-        let version =
-            Version { uid: "u".into(), resource_version: resource_version.to_owned() };
+        let version = Version { uid: "u".into(), resource_version: resource_version.to_owned() };
         let result = match problems.is_empty() {
             true => Ok((7, "0123456789abcdef".to_owned())),
             false => Err(problems.to_vec()),

@@ -1,5 +1,5 @@
 //! A cluster's API over real HTTP, as far as EndpointSlices go: list, watch, and what goes wrong
-//! with them. And the kubeconfig that leads there.
+//! with them; Secrets that are got and created. And the kubeconfig that leads there.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +22,8 @@ pub const NAMESPACE: &str = "ai-agents";
 pub struct Ways {
     /// Every request is answered with this status.
     pub refuse: Option<u16>,
+    /// Every request for Secrets is.
+    pub refuse_secrets: Option<u16>,
     /// Only this token is good.
     pub token: Option<String>,
     /// A list is answered after so long.
@@ -39,6 +41,8 @@ pub struct Ways {
 struct State {
     version: u64,
     slices: BTreeMap<(String, String), Value>,
+    /// By path.
+    secrets: BTreeMap<String, Value>,
     events: Vec<(u64, String, Value)>,
     ways: Ways,
     lists: usize,
@@ -212,6 +216,11 @@ impl Cluster {
         self.listen(listener);
     }
 
+    /// The Secret at this path.
+    pub fn secret(&self, path: &str) -> Option<Value> {
+        self.state.lock().unwrap().secrets.get(path).cloned()
+    }
+
     /// Lists and watches so far.
     pub fn asked(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap();
@@ -259,6 +268,9 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
             .reply(&format!("{code} Refused\r\ncontent-type: application/json"), status(code))
             .await;
     }
+    if target.contains("/secrets") {
+        return secrets(call, ways.refuse_secrets, &state).await;
+    }
     assert_eq!(query(&target, "labelSelector"), Some("kubernetes.io%2Fservice-name"), "{target}");
     let namespace = target.split('/').nth(5).expect("a namespace").to_owned();
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
@@ -274,6 +286,33 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
     tokio::time::sleep(ways.slow).await;
     let page = page(&target, &namespace, &mut state.lock().unwrap());
     call.json(&page.to_string()).await;
+}
+
+/// A Secret that is got, or created if there is none of its name.
+async fn secrets(mut call: Call, refuse: Option<u16>, state: &Mutex<State>) {
+    let path = call.target().split('?').next().unwrap_or_default().to_owned();
+    let body = call.body().await;
+    let (code, answer) = match (refuse, call.method()) {
+        (Some(code), _) => (code, status(code)),
+        (None, "GET") => match state.lock().unwrap().secrets.get(&path) {
+            Some(secret) => (200, secret.to_string()),
+            None => (404, status(404)),
+        },
+        (None, "POST") => {
+            let secret: Value = serde_json::from_slice(&body).unwrap();
+            let path = format!("{path}/{}", secret["metadata"]["name"].as_str().unwrap());
+            let mut state = state.lock().unwrap();
+            match state.secrets.contains_key(&path) {
+                true => (409, status(409)),
+                false => {
+                    state.secrets.insert(path, secret.clone());
+                    (201, secret.to_string())
+                }
+            }
+        }
+        (None, method) => panic!("{method} {path}?"),
+    };
+    call.reply(&format!("{code} Answered\r\ncontent-type: application/json"), answer).await;
 }
 
 fn page(target: &str, namespace: &str, state: &mut State) -> Value {

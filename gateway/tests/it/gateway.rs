@@ -68,7 +68,7 @@ fn command(file: &Path) -> Command {
     command.env("SWITCHYARD_LOG_FORMAT", "json").env("SWITCHYARD_LOG", "info");
     command.env_remove("SWITCHYARD_LISTEN").env_remove("SWITCHYARD_ADMIN");
     // No test meets the cluster of whoever runs it.
-    command.env("KUBECONFIG", "/nonexistent/kubeconfig");
+    command.env("KUBECONFIG", "/nonexistent/kubeconfig").env_remove("SWITCHYARD_PEER_KEY");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -35,6 +35,7 @@ mod location;
 mod midstream;
 mod observe;
 mod paths;
+mod peers;
 mod reload;
 mod retries;
 mod routing;

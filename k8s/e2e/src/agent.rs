@@ -92,7 +92,8 @@ pub(crate) async fn serve(settings: Settings) -> io::Result<()> {
     let mut end = signal(SignalKind::terminate())?;
     tokio::time::sleep(Duration::from_millis(settings.start_ms)).await;
     let listener = TcpListener::bind(SocketAddr::new(settings.host, settings.port)).await?;
-    let app = Arc::new(App { name: settings.name, door: Arc::new(Door::new(settings.max_in_flight)) });
+    let app =
+        Arc::new(App { name: settings.name, door: Arc::new(Door::new(settings.max_in_flight)) });
     let connections = GracefulShutdown::new();
     let drained = async {
         end.recv().await;

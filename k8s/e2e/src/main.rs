@@ -12,7 +12,11 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
-#[command(name = "e2e", about = "Proofs of Switchyard on a real cluster", disable_version_flag = true)]
+#[command(
+    name = "e2e",
+    about = "Proofs of Switchyard on a real cluster",
+    disable_version_flag = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

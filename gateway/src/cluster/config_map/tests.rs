@@ -98,7 +98,10 @@ async fn what_is_heard_is_passed_on_in_order() {
     let (name, two) = kept("2");
     let news = vec![News::Listed(vec![kept("1")]), News::Follows, News::Changed(name, two)];
     let (passed, state) = passed(news).await;
-    assert_eq!((passed, state), (vec!["1".into(), "follows".into(), "2".into()], json!("followed")));
+    assert_eq!(
+        (passed, state),
+        (vec!["1".into(), "follows".into(), "2".into()], json!("followed"))
+    );
 }
 
 #[tokio::test]

@@ -34,8 +34,7 @@ impl Copy {
     }
 
     fn edit(&self, text: &str) -> Told {
-        let version =
-            Version { uid: "u".into(), resource_version: self.versions.to_string() };
+        let version = Version { uid: "u".into(), resource_version: self.versions.to_string() };
         let bytes = Ok(text.as_bytes().to_vec());
         Told::Edit(Edit { name: "ConfigMap a/switchyard, t.toml".into(), bytes, version })
     }

@@ -89,7 +89,9 @@ impl Order {
         });
         let answer = Response::builder().header("content-type", "text/event-stream");
         let body = StreamBody::new(events).boxed_unsync();
-        answer.body(body).unwrap_or_else(|_| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &Value::Null))
+        answer
+            .body(body)
+            .unwrap_or_else(|_| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &Value::Null))
     }
 }
 

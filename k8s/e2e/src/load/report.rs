@@ -201,9 +201,9 @@ impl Tally {
 /// The first member of that name, however deep.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     match value {
-        Value::Object(members) => members
-            .get(name)
-            .or_else(|| members.values().find_map(|inner| find(inner, name))),
+        Value::Object(members) => {
+            members.get(name).or_else(|| members.values().find_map(|inner| find(inner, name)))
+        }
         Value::Array(items) => items.iter().find_map(|inner| find(inner, name)),
         _ => None,
     }

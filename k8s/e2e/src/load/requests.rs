@@ -53,7 +53,8 @@ pub(super) async fn run(load: Arc<Load>) {
         open.spawn(async move {
             let begun = Instant::now();
             let answered = tokio::time::timeout(ANSWER_TIMEOUT, one(&load, &kept, number)).await;
-            let answered = answered.unwrap_or_else(|_| Err(Fault::new("timeout", "not whole in 60 s")));
+            let answered =
+                answered.unwrap_or_else(|_| Err(Fault::new("timeout", "not whole in 60 s")));
             let time_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
             let mut tally = load.tally();
             match answered {

@@ -54,7 +54,8 @@ async fn one(load: &Load, kept: Option<Connection>, number: u64) -> Result<Conne
         Order { number, events: settings.events, every_ms: settings.every_ms, ..Order::default() };
     let agent = load.agent(number);
     let answer = ask(load, &mut connection, is_new, (agent, &order)).await?;
-    let mut reader = Reader { load, order: &order, agent, next: 0, opened: false, last: Instant::now() };
+    let mut reader =
+        Reader { load, order: &order, agent, next: 0, opened: false, last: Instant::now() };
     reader.read(answer.into_body()).await?;
     Ok(connection)
 }
@@ -94,7 +95,11 @@ impl Reader<'_> {
         let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
         let Some(data) = field("data: ") else {
             // A comment: the gateway's heartbeat.
-            return if event.starts_with(':') { Ok(()) } else { Err(self.fault("wrong bytes", event)) };
+            return if event.starts_with(':') {
+                Ok(())
+            } else {
+                Err(self.fault("wrong bytes", event))
+            };
         };
         let name = field("event: ").unwrap_or_default();
         if name == "error" {

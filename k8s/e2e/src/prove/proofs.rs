@@ -27,7 +27,10 @@ pub(crate) const ALL: &[Proof] = &[
         name: "rollouts",
         about: "five updates of an agent and five of the gateway lose nothing; without drain they do",
     },
-    Proof { name: "oom", about: "an agent that is killed for its greed harms only its own callers" },
+    Proof {
+        name: "oom",
+        about: "an agent that is killed for its greed harms only its own callers",
+    },
     Proof { name: "outage", about: "a killed pod, the API server away, permissions taken" },
     Proof { name: "thousand", about: "a thousand replicas of a hundred types that come and go" },
 ];

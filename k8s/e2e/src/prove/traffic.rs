@@ -62,8 +62,24 @@ impl<'a> Load<'a> {
         let every = (1_000 / EVENTS).to_string();
         let readyz = "http://switchyard-admin:9090/readyz";
         let args = [
-            "e2e", "load", "--agents", order.agents, "--rate", &rate, "--hold-ms", &hold, "--streams",
-            &streams, "--events", &events, "--every-ms", &every, "--seconds", LONGEST, "--readyz", readyz,
+            "e2e",
+            "load",
+            "--agents",
+            order.agents,
+            "--rate",
+            &rate,
+            "--hold-ms",
+            &hold,
+            "--streams",
+            &streams,
+            "--events",
+            &events,
+            "--every-ms",
+            &every,
+            "--seconds",
+            LONGEST,
+            "--readyz",
+            readyz,
         ];
         let plain = order.plain.then_some("--plain");
         let args: Vec<_> = args.into_iter().chain(plain).collect();

@@ -190,9 +190,10 @@ impl Pod {
     fn of(value: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let conditions = value["status"]["conditions"].as_array();
-        let ready = conditions.into_iter().flatten().find(|condition| {
-            condition["type"] == "Ready" && condition["status"] == "True"
-        });
+        let ready = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         let container = &value["status"]["containerStatuses"][0];
         Self {
             name: text(&value["metadata"]["name"]),

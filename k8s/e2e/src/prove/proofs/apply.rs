@@ -23,7 +23,8 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     }
     yard.start_client().await?;
     let mut told = Vec::new();
-    for (agent, input) in [("qa", "What is a drain?"), ("coding", "Print the numbers from 1 to 3")] {
+    for (agent, input) in [("qa", "What is a drain?"), ("coding", "Print the numbers from 1 to 3")]
+    {
         let url = format!("http://switchyard.{NAMESPACE}.svc/agents/{agent}/invoke");
         let answer = yard.ask(&url, Some(&json!({ "input": input }).to_string())).await?;
         ensure(answer.status == 200, || format!("{agent}: {} {}", answer.status, answer.body))?;
@@ -38,7 +39,8 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
 
 /// A cluster may have a real yard under this name: it is not ours to delete.
 pub(super) async fn is_empty() -> Outcome {
-    let found = kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"]).await?;
+    let found =
+        kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"]).await?;
     ensure(found.trim().is_empty(), || {
         format!("there is a namespace {NAMESPACE} already: this proof needs a cluster without it")
     })

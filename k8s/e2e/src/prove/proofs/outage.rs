@@ -44,7 +44,12 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
 
 fn order(yard: &Yard<'_>) -> Order<'static> {
     let settings = &yard.context.settings;
-    Order { rate: settings.rate / 2, hold_ms: 50, streams: settings.streams / 2, ..Order::default() }
+    Order {
+        rate: settings.rate / 2,
+        hold_ms: 50,
+        streams: settings.streams / 2,
+        ..Order::default()
+    }
 }
 
 /// What failed is only what was open there, and told as it should be; and then nothing more.
@@ -94,7 +99,8 @@ async fn gateway_killed(yard: &Yard<'_>, kill: &str) -> Outcome<String> {
 fn only(report: &Report, kinds: &[&str], what: &str) -> Outcome {
     let known = |kind: &String| kinds.contains(&kind.as_str());
     let failed = report.requests.failed.keys().chain(report.streams.failed.keys());
-    let fine = failed.into_iter().all(known) && report.requests.failures() * 5 < report.requests.sent;
+    let fine =
+        failed.into_iter().all(known) && report.requests.failures() * 5 < report.requests.sent;
     ensure(fine, || format!("{what}: {}: {}", tell(report), report.examples.join("; ")))
 }
 
@@ -102,7 +108,8 @@ fn only(report: &Report, kinds: &[&str], what: &str) -> Outcome {
 async fn calm(yard: &Yard<'_>, name: &str) -> Outcome<String> {
     let load = Load::start(yard, name, order(yard)).await?;
     let good = load.progress().await?.good;
-    until("answers", SOON, async || Ok((load.progress().await?.good > good + 200).then_some(()))).await?;
+    until("answers", SOON, async || Ok((load.progress().await?.good > good + 200).then_some(())))
+        .await?;
     let report = load.end().await?;
     nothing_failed(&report)?;
     Ok("nothing failed".to_owned())
@@ -168,9 +175,11 @@ async fn api_away(yard: &Yard<'_>, stop: &str, start: &str) -> Outcome<String> {
         yard.kubectl(&["get", "--raw", "/readyz"]).await.map(Some)
     })
     .await?;
-    until("the gateway's knowing again", SOON, async || {
-        Ok((age(yard).await? == 0.0).then_some(()))
-    })
+    until(
+        "the gateway's knowing again",
+        SOON,
+        async || Ok((age(yard).await? == 0.0).then_some(())),
+    )
     .await?;
     caught_up(yard, &load, "coding-agent", 4).await?;
     yard.scale("coding-agent", 3).await?;

@@ -73,7 +73,12 @@ fn all(context: &Context) -> Order<'static> {
 }
 
 /// So many updates in a row under a load, and what came of it.
-async fn updates(yard: &Yard<'_>, deployment: &str, order: Order<'_>, times: usize) -> Outcome<Report> {
+async fn updates(
+    yard: &Yard<'_>,
+    deployment: &str,
+    order: Order<'_>,
+    times: usize,
+) -> Outcome<Report> {
     let load = Load::start(yard, deployment, order).await?;
     for _ in 0..times {
         restart(yard, deployment).await?;

@@ -29,10 +29,8 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     let load = Load::start(&yard, "scale", order).await?;
 
     let five = yard.scale("coding-agent", 5).await?;
-    until("all five answer", SOON, async || {
-        Ok((load.progress().await?.pods >= 5).then_some(()))
-    })
-    .await?;
+    until("all five answer", SOON, async || Ok((load.progress().await?.pods >= 5).then_some(())))
+        .await?;
 
     let begun = Instant::now();
     let open = load.progress().await?.open;
@@ -47,7 +45,9 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
         let seconds = first_answer(pod, &report)?;
         slowest = slowest.max(seconds);
     }
-    ensure(slowest <= SECONDS, || format!("a ready pod waited {slowest:.1} s for its first request"))?;
+    ensure(slowest <= SECONDS, || {
+        format!("a ready pod waited {slowest:.1} s for its first request")
+    })?;
     Ok(format!(
         "first answer {slowest:.1} s after ready at most; three went in {gone} s under {open} streams; {}",
         tell(&report)

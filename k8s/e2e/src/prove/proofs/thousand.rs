@@ -34,10 +34,9 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     let agents: String = (0..TYPES)
         .map(|number| format!("[agents.{0}]\nservice = \"{0}\"\n", name(number)))
         .collect();
-    let yard = Yard::up(context, "thousand", |namespace| {
-        table::gateway(context, namespace, "") + &agents
-    })
-    .await?;
+    let yard =
+        Yard::up(context, "thousand", |namespace| table::gateway(context, namespace, "") + &agents)
+            .await?;
     yard.scale("switchyard", 2).await?;
     let begun = Instant::now();
     start(&yard, each).await?;
@@ -143,8 +142,9 @@ async fn churn(yard: &Yard<'_>, each: u32) -> Outcome<u32> {
     let mut rounds = 0;
     while begun.elapsed() < CHURN {
         let first = rounds * AT_A_TIME % TYPES;
-        let names: Vec<_> =
-            (first..first + AT_A_TIME).map(|number| format!("deployment/{}", name(number))).collect();
+        let names: Vec<_> = (first..first + AT_A_TIME)
+            .map(|number| format!("deployment/{}", name(number)))
+            .collect();
         for replicas in [each / 2, each] {
             let replicas_flag = format!("--replicas={replicas}");
             let mut args = vec!["scale", &replicas_flag];
