@@ -6,6 +6,7 @@ pub mod health;
 
 mod answer;
 mod gauges;
+mod peer;
 mod probes;
 mod table;
 
@@ -29,6 +30,7 @@ use tower_http::timeout::TimeoutLayer;
 use self::gauges::Gauges;
 use crate::cluster::config_map;
 use crate::cluster::load::Board;
+use crate::cluster::peers::PATH as PEER_PATH;
 use crate::connections;
 use crate::discovery::Status;
 use crate::discovery::managed::{Fleet, Managed};
@@ -105,6 +107,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/api/agents/{type}", get(agents::one))
         .route("/api/table", get(table::in_force))
         .route("/api/load", get(agents::load))
+        .route(PEER_PATH, get(peer::answer))
         .layer(layers)
         .with_state(admin)
 }

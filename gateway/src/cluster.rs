@@ -7,6 +7,7 @@ pub mod config_map;
 pub mod duties;
 pub mod external_metrics;
 pub mod load;
+pub mod peers;
 
 mod deletion_cost;
 mod events;

@@ -25,6 +25,8 @@ pub enum Code {
     NoAgent,
     /// Two places name different agents.
     AmbiguousAgent,
+    /// Only who proves who it is may ask that.
+    Unauthorized,
     /// There is no such agent type.
     UnknownAgent,
     /// There is no such path.
@@ -71,11 +73,12 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadRequest,
         Self::BadPath,
         Self::NoAgent,
         Self::AmbiguousAgent,
+        Self::Unauthorized,
         Self::UnknownAgent,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -136,6 +139,7 @@ impl Code {
             Self::BadPath => (400, "bad-path", "http_request_error", "Unsafe path"),
             Self::NoAgent => (400, "no-agent", "http_request_error", "No agent named"),
             Self::AmbiguousAgent => (400, "ambiguous-agent", "http_request_error", "More than one agent named"),
+            Self::Unauthorized => (401, "unauthorized", "http_request_denied", "Not authorized"),
             Self::UnknownAgent => (404, "unknown-agent", "destination_not_found", "Unknown agent"),
             Self::NotFound => (404, "not-found", "destination_not_found", "Not found"),
             Self::MethodNotAllowed => (405, "method-not-allowed", "http_request_error", "Method not allowed"),

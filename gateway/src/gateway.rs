@@ -16,6 +16,7 @@ use crate::cluster::config_map::ConfigMap;
 use crate::cluster::duties::Duties;
 use crate::cluster::external_metrics::{self, ExternalMetrics};
 use crate::cluster::load::Board;
+use crate::cluster::peers::{self, Peers};
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{Discovery, Status, kubernetes};
 use crate::metrics::Metrics;
@@ -25,8 +26,9 @@ use crate::table::Tables;
 use crate::{connections, health, serve};
 
 /// Descriptors that are not for client connections: those of the admin port, of the external
-/// metrics and of probes, and 128 for listeners, files and runtimes.
-const DESCRIPTORS_OF_OUR_OWN: u64 = 128 + (2 * connections::MAX + health::PROBES_MAX) as u64;
+/// metrics, of probes and to other gateways, and 128 for listeners, files and runtimes.
+const DESCRIPTORS_OF_OUR_OWN: u64 =
+    128 + (2 * connections::MAX + health::PROBES_MAX + peers::PEERS_MAX) as u64;
 /// How often histograms are tidied and places are counted anew.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often ejected endpoints that are in again are noticed by admission.
@@ -99,6 +101,8 @@ pub struct Gateway {
     managed: Option<Managed>,
     discovery: Discovery,
     config_map: Option<ConfigMap>,
+    phase: watch::Sender<Phase>,
+    peers: Arc<Peers>,
     dropped_log_lines: Option<Dropped>,
 }
 
@@ -164,11 +168,15 @@ impl Gateway {
             max_connections: connections_max(table.gateway.max_connections),
         });
         let config_map = ConfigMap::mounted(&options.config, &table, discovery.credentials());
+        let (phase, running) = watch::channel(Phase::Running);
+        let peers = Arc::new(Peers::new(Arc::clone(&shared), running, &discovery.peers()));
         Ok(Self {
             listeners,
             admin_listener,
             addresses,
             external_metrics,
+            phase,
+            peers,
             reload: Reload::new(options.config, Arc::clone(&shared.tables), table),
             shared,
             stopper: Stopper(Arc::new(watch::Sender::new(Stop::No))),
@@ -208,7 +216,7 @@ impl Gateway {
     /// # Panics
     /// When the kernel gives no thread or no epoll descriptor.
     pub fn run(self) -> Outcome {
-        let (phase, _) = watch::channel(Phase::Running);
+        let phase = self.phase;
         let workers: Vec<_> = self
             .listeners
             .into_iter()
@@ -229,6 +237,8 @@ impl Gateway {
             external_metrics: self.external_metrics,
             status: self.discovery.status(),
             config_map: self.config_map,
+            peers: self.peers,
+            admin_port: self.addresses.1.port(),
             dropped_log_lines: self.dropped_log_lines,
         };
         let outcome = runtime.block_on(control.run(
@@ -282,6 +292,8 @@ struct Control {
     external_metrics: Option<ExternalMetrics>,
     status: Arc<Status>,
     config_map: Option<ConfigMap>,
+    peers: Arc<Peers>,
+    admin_port: u16,
     dropped_log_lines: Option<Dropped>,
 }
 
@@ -294,7 +306,7 @@ impl Control {
         workers: Vec<WorkerThread>,
     ) -> Outcome {
         let tables = reload.tables();
-        let board = Board::new(Arc::clone(&self.shared));
+        let board = Board::new(Arc::clone(&self.shared), Arc::clone(&self.peers));
         if let Some(external_metrics) = self.external_metrics.take() {
             tokio::spawn(external_metrics.serve(Arc::clone(&self.shared), board.clone()));
         }
@@ -321,6 +333,12 @@ impl Control {
         tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));
         tokio::spawn(capacity(Arc::clone(&self.shared)));
         tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
+        tokio::spawn(Arc::clone(&self.peers).run(
+            discovery.peers(),
+            reload.tables(),
+            Arc::clone(&self.status),
+            self.admin_port,
+        ));
         let source = discovery.start(reload.tables());
         if let Some(config_map) = self.config_map.take() {
             reload.follow(config_map.follow());

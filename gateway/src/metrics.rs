@@ -52,6 +52,8 @@ pub struct Metrics {
     pub discovery_age: Gauge,
     /// How long edits of the table's ConfigMap may have gone unheard.
     pub config_map_age: Gauge,
+    /// Gateways of the cluster that are heard, this one included.
+    pub gateways: Gauge,
     /// Open client connections.
     pub connections: Gauge,
     /// Access log lines dropped because the writer could not keep up.
@@ -91,6 +93,7 @@ impl Metrics {
             hash: gauge("switchyard_table_hash", vec![]),
             discovery_age: gauge("switchyard_discovery_age_seconds", vec![]),
             config_map_age: gauge("switchyard_config_map_age_seconds", vec![]),
+            gateways: gauge("switchyard_gateways", vec![]),
             connections: gauge("switchyard_connections", vec![]),
             log_dropped: gauge("switchyard_log_lines_dropped", vec![]),
             recorder,
@@ -211,6 +214,7 @@ fn describe(recorder: &PrometheusRecorder) {
     histogram("switchyard_request_duration_seconds", "Head received to last byte of the response");
     histogram("switchyard_first_byte_seconds", "Request sent upstream to response head");
     histogram("switchyard_queue_seconds", "Waiting for a place, where there was any waiting");
+    gauge("switchyard_load", Unit::Count, "Requests in flight, queued and held, over all gateways of the cluster");
     gauge("switchyard_in_flight", Unit::Count, "Requests that have a place");
     gauge("switchyard_queued", Unit::Count, "Requests that wait for a place");
     gauge("switchyard_held", Unit::Count, "Requests whose client left and whose agent goes on");
@@ -220,6 +224,7 @@ fn describe(recorder: &PrometheusRecorder) {
     gauge("switchyard_table_refused", Unit::Count, "1 while the last edit of the table stands refused, else 0");
     gauge("switchyard_discovery_age_seconds", Unit::Seconds, "How long the source of the replicas' addresses has been away; 0 while it is followed");
     gauge("switchyard_config_map_age_seconds", Unit::Seconds, "How long the table's ConfigMap could not be followed; 0 while it is");
+    gauge("switchyard_gateways", Unit::Count, "Gateways of the cluster that are heard, this one included");
     gauge("switchyard_connections", Unit::Count, "Open client connections");
     gauge("switchyard_log_lines_dropped", Unit::Count, "Log lines dropped because the writer could not keep up");
     gauge("switchyard_build_info", Unit::Count, "1, with the version as a label");

@@ -50,7 +50,9 @@ pub(crate) fn objects(table: &Table) -> Vec<Value> {
 }
 
 /// What the gateway may ask of the API server: where replicas are, in the namespaces that the
-/// table names; its own ConfigMap; to say what came of an edit; and what scaling takes.
+/// table names; its own ConfigMap; to say what came of an edit; the key by which the gateways know
+/// each other, which the first of them makes (a permission to create can't name what); and what
+/// scaling takes.
 fn permissions(table: &Table, workload: Workload<'_>) -> Vec<Value> {
     let slices = json!({
         "apiGroups": ["discovery.k8s.io"],
@@ -63,6 +65,13 @@ fn permissions(table: &Table, workload: Workload<'_>) -> Vec<Value> {
             "resources": ["configmaps"],
             "resourceNames": [GATEWAY],
             "verbs": ["get", "list", "watch"],
+        }),
+        json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["create"] }),
+        json!({
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": [PEERS_SERVICE],
+            "verbs": ["get"],
         }),
         json!({
             "apiGroups": ["", "events.k8s.io"],

@@ -3,10 +3,13 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 
 use crate::error::{Code, Error};
 use crate::request_id;
+
+/// What another gateway would prove itself by.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Switchyard-Peer");
 
 /// A failure of one request.
 pub(super) struct Refused(pub(super) Error);
@@ -36,6 +39,10 @@ pub(super) fn explained(response: impl IntoResponse) -> Response {
     let id = request_id::of(response.headers());
     let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
     let mut problem = error.response(id, None).map(Body::from);
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9110, section 11.6.1.
+        problem.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+    }
     for (name, value) in response.headers() {
         if *name == ALLOW || name.as_str() == config::names::REQUEST_ID {
             problem.headers_mut().insert(name, value.clone());

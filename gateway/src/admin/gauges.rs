@@ -11,6 +11,7 @@ use metrics::Gauge;
 
 use super::Admin;
 use crate::admission::Admission;
+use crate::cluster::load::{AgentLoad, Board, Loads};
 use crate::discovery::Status;
 use crate::metrics::Metrics;
 use crate::pool::{State as EndpointState, now_ms};
@@ -25,7 +26,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoRespons
     let text = tokio::task::spawn_blocking(move || {
         let config_map = admin.config_map.as_ref().map_or(0.0, |status| status.age_seconds());
         admin.shared.metrics.config_map_age.set(config_map);
-        admin.gauges.read(&admin.shared, &admin.discovery);
+        admin.gauges.read(&admin.shared, &admin.discovery, &admin.board);
         admin.shared.metrics.render()
     });
     ([(CONTENT_TYPE, TEXT)], text.await.expect("rendering doesn't panic"))
@@ -40,10 +41,12 @@ pub(super) struct Gauges {
 
 impl Gauges {
     /// Sets all gauges from the live counts.
-    pub(super) fn read(&self, shared: &Shared, discovery: &Status) {
+    pub(super) fn read(&self, shared: &Shared, discovery: &Status, board: &Board) {
         shared.metrics.discovery_age.set(discovery.age().as_secs_f64());
         shared.metrics.connections.set(shared.connections.load(Relaxed) as f64);
-        let now = counts(shared);
+        let overall = board.overall();
+        shared.metrics.gateways.set(overall.gateways as f64);
+        let now = counts(shared, &overall);
         let mut shown = self.shown.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for label in now.keys().filter(|label| !shown.contains_key(*label)).collect::<Vec<_>>() {
             shown.insert(label.clone(), AgentGauges::new(&shared.metrics, label));
@@ -58,11 +61,13 @@ impl Gauges {
 }
 
 /// The agents in force, by label.
-fn counts(shared: &Shared) -> BTreeMap<String, Counts> {
+fn counts(shared: &Shared, overall: &Loads) -> BTreeMap<String, Counts> {
     let (snapshot, now_ms) = (shared.tables.current(), now_ms());
     let mut counts = BTreeMap::<String, Counts>::new();
     for agent in &snapshot.agents {
-        counts.entry(agent.metrics.label.clone()).or_default().add_agent(agent, now_ms);
+        let counts = counts.entry(agent.metrics.label.clone()).or_default();
+        counts.add_agent(agent, now_ms);
+        counts.load += overall.agents.get(&agent.settings.name).map_or(0, AgentLoad::load);
     }
     counts
 }
@@ -79,6 +84,8 @@ fn left(shared: &Shared, label: &str) -> Counts {
 
 #[derive(Default)]
 struct Counts {
+    /// Over all gateways.
+    load: u64,
     in_flight: u64,
     queued: u64,
     held: u64,
@@ -112,6 +119,7 @@ impl Counts {
 }
 
 struct AgentGauges {
+    load: Gauge,
     in_flight: Gauge,
     queued: Gauge,
     held: Gauge,
@@ -122,6 +130,7 @@ struct AgentGauges {
 impl AgentGauges {
     fn new(metrics: &Metrics, label: &str) -> Self {
         Self {
+            load: metrics.agent_gauge("switchyard_load", label),
             in_flight: metrics.agent_gauge("switchyard_in_flight", label),
             queued: metrics.agent_gauge("switchyard_queued", label),
             held: metrics.agent_gauge("switchyard_held", label),
@@ -131,6 +140,7 @@ impl AgentGauges {
     }
 
     fn set(&self, counts: &Counts) {
+        self.load.set(counts.load as f64);
         self.in_flight.set(counts.in_flight as f64);
         self.queued.set(counts.queued as f64);
         self.held.set(counts.held as f64);

@@ -21,10 +21,13 @@ pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
     let snapshot = admin.current();
     // Copied out, so that nobody who changes the phase waits for us.
     let phase = *admin.phase.borrow();
-    let discovery = &admin.discovery;
+    let (discovery, peers) = (&admin.discovery, admin.board.peers());
     let (status, word, reason) = match phase {
         Phase::Running if !discovery.is_ready() => {
             (StatusCode::SERVICE_UNAVAILABLE, "starting", "waits to be told where the replicas are")
+        }
+        Phase::Running if !peers.is_open() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting", "waits to hear the other gateways")
         }
         Phase::Running => (StatusCode::OK, "ready", "takes requests"),
         Phase::Closing => {
@@ -42,6 +45,7 @@ pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
         "refused": table::refused(&admin),
         "discovery": table::discovery(&admin),
         "config_map": table::config_map(&admin),
+        "cluster": { "gateways": peers.gateways(), "problem": peers.problem() },
     });
     (status, Json(body))
 }

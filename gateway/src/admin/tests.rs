@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::cluster::peers::Peers;
+use crate::discovery;
 use crate::discovery::managed::{self, ManagedAgent, Replica};
 use crate::error::Code;
 use crate::metrics::{Metrics, Outcome};
@@ -54,12 +56,13 @@ impl Yard {
         });
         let (phase, fleet) = (watch::Sender::new(Phase::Running), watch::Sender::default());
         let managed = Some(fleet.subscribe());
+        let peers = Peers::new(Arc::clone(&shared), phase.subscribe(), &discovery::Peers::None);
         let admin = Admin::new(
             Arc::clone(&shared),
             phase.subscribe(),
             managed,
             Arc::new(Status::at_hand("managed")),
-            Board::new(Arc::clone(&shared)),
+            Board::new(Arc::clone(&shared), Arc::new(peers)),
             None,
         );
         Self { shared, phase, fleet, router: router(Arc::new(admin)) }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::peers::Peers;
 use crate::shared::Shared;
 use crate::table::Agent;
 
@@ -15,7 +16,7 @@ pub struct AgentLoad {
     pub queued: u64,
     /// Requests whose client left and whose agent goes on.
     pub held: u64,
-    /// Places at the ready replicas; `None` without a limit.
+    /// Places at the ready replicas, or this gateway's share of them; `None` without a limit.
     pub capacity: Option<u64>,
 }
 
@@ -34,7 +35,7 @@ impl AgentLoad {
             in_flight: admission.in_flight().into(),
             queued: admission.queued() as u64,
             held: admission.held().into(),
-            capacity: agent.capacity().map(u64::from),
+            capacity: agent.share().map(u64::from),
         }
     }
 }
@@ -52,13 +53,20 @@ pub struct Loads {
 #[derive(Clone)]
 pub struct Board {
     shared: Arc<Shared>,
+    peers: Arc<Peers>,
 }
 
 impl Board {
-    /// The board of this gateway.
+    /// The board of this gateway and those that it knows.
     #[must_use]
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub fn new(shared: Arc<Shared>, peers: Arc<Peers>) -> Self {
+        Self { shared, peers }
+    }
+
+    /// This gateway among the others.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// Of this gateway alone, as it is now.
@@ -80,19 +88,41 @@ impl Board {
     /// Of all gateways together: this one as it is now, the others as they were last heard.
     #[must_use]
     pub fn overall(&self) -> Loads {
-        self.own()
+        let (snapshot, mut loads) = (self.shared.tables.current(), self.own());
+        for agent in &snapshot.agents {
+            if let Some(load) = loads.agents.get_mut(&agent.settings.name) {
+                load.capacity = agent.capacity().map(u64::from);
+            }
+        }
+        for report in self.peers.reports() {
+            for (name, [in_flight, queued, held]) in &report.agents {
+                // Who is not in this table yet, or any more, is asked for by nobody.
+                let Some(load) = loads.agents.get_mut(name) else { continue };
+                load.in_flight += in_flight;
+                load.queued += queued;
+                load.held += held;
+            }
+        }
+        loads.gateways = self.gateways();
+        loads
     }
 
     /// Requests begun and not ended at each replica over all gateways, the held ones too. Who has
-    /// none is there with 0, as long as a gateway uses it.
+    /// none is there with 0, as long as this gateway uses it.
     #[must_use]
     pub fn endpoints(&self) -> BTreeMap<config::Endpoint, u64> {
-        self.shared.tables.running()
+        let mut endpoints = self.shared.tables.running();
+        for report in self.peers.reports() {
+            for (endpoint, n) in report.running.values().flatten() {
+                *endpoints.entry(endpoint.clone()).or_default() += u64::from(*n);
+            }
+        }
+        endpoints
     }
 
     /// How many gateways there are, this one included.
     #[must_use]
     pub fn gateways(&self) -> usize {
-        1
+        self.peers.gateways()
     }
 }

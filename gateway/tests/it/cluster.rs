@@ -1,6 +1,6 @@
 //! A cluster's API over real HTTP, as far as EndpointSlices go: list, watch, and what goes wrong
-//! with them; the table's ConfigMap (`config_map`); and the objects that scaling takes (`objects`).
-//! And the kubeconfig that leads there.
+//! with them; the table's ConfigMap (`config_map`); Secrets that are got and created; and the objects
+//! that scaling takes (`objects`). And the kubeconfig that leads there.
 
 mod config_map;
 mod objects;
@@ -30,6 +30,8 @@ pub struct Ways {
     pub refuse: Option<u16>,
     /// Requests for these are answered with 403: `endpointslices`, `configmaps`, `events`.
     pub forbid: Vec<&'static str>,
+    /// Every request for Secrets is.
+    pub refuse_secrets: Option<u16>,
     /// Only this token is good.
     pub token: Option<String>,
     /// A list is answered after so long.
@@ -47,6 +49,8 @@ pub struct Ways {
 struct State {
     version: u64,
     slices: BTreeMap<(String, String), Value>,
+    /// By path.
+    secrets: BTreeMap<String, Value>,
     events: Vec<(u64, String, Value)>,
     objects: Objects,
     /// The table's ConfigMap, and the Events that were written.
@@ -224,6 +228,11 @@ impl Cluster {
         self.listen(listener);
     }
 
+    /// The Secret at this path.
+    pub fn secret(&self, path: &str) -> Option<Value> {
+        self.state.lock().unwrap().secrets.get(path).cloned()
+    }
+
     /// Lists and watches so far.
     pub fn asked(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap();
@@ -273,6 +282,9 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
             .reply(&format!("{code} Refused\r\ncontent-type: application/json"), status(code))
             .await;
     }
+    if target.contains("/secrets") {
+        return secrets(call, ways.refuse_secrets, &state).await;
+    }
     if path.ends_with("/configmaps") || path.ends_with("/events") {
         return config_map::answer(call, state, changed).await;
     }
@@ -294,6 +306,33 @@ async fn answer(call: Call, state: Arc<Mutex<State>>, changed: watch::Receiver<(
     tokio::time::sleep(ways.slow).await;
     let page = page(&target, &namespace, &mut state.lock().unwrap());
     call.json(&page.to_string()).await;
+}
+
+/// A Secret that is got, or created if there is none of its name.
+async fn secrets(mut call: Call, refuse: Option<u16>, state: &Mutex<State>) {
+    let path = call.target().split('?').next().unwrap_or_default().to_owned();
+    let body = call.body().await;
+    let (code, answer) = match (refuse, call.method()) {
+        (Some(code), _) => (code, status(code)),
+        (None, "GET") => match state.lock().unwrap().secrets.get(&path) {
+            Some(secret) => (200, secret.to_string()),
+            None => (404, status(404)),
+        },
+        (None, "POST") => {
+            let secret: Value = serde_json::from_slice(&body).unwrap();
+            let path = format!("{path}/{}", secret["metadata"]["name"].as_str().unwrap());
+            let mut state = state.lock().unwrap();
+            match state.secrets.contains_key(&path) {
+                true => (409, status(409)),
+                false => {
+                    state.secrets.insert(path, secret.clone());
+                    (201, secret.to_string())
+                }
+            }
+        }
+        (None, method) => panic!("{method} {path}?"),
+    };
+    call.reply(&format!("{code} Answered\r\ncontent-type: application/json"), answer).await;
 }
 
 fn page(target: &str, namespace: &str, state: &mut State) -> Value {

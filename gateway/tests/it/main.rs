@@ -39,6 +39,7 @@ mod midstream;
 mod observe;
 mod parking;
 mod paths;
+mod peers;
 mod reload;
 mod retries;
 mod routing;

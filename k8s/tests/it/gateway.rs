@@ -75,7 +75,7 @@ fn operators_and_peers_have_services_of_their_own() {
 }
 
 #[test]
-fn the_gateway_may_read_slices_where_its_services_are_and_one_config_map() {
+fn the_gateway_may_read_slices_where_its_services_are_one_config_map_and_one_secret() {
     let rendered =
         render("[agents.a]\nservice = \"a\"\n[agents.b]\nversions = [{ service = \"b.far\" }]\n");
     let roles: Vec<_> =
@@ -90,7 +90,13 @@ fn the_gateway_may_read_slices_where_its_services_are_and_one_config_map() {
     let map = &roles[0]["rules"][1];
     assert_eq!(map["resources"], json!(["configmaps"]));
     assert_eq!(map["resourceNames"], json!(["switchyard"]));
-    let events = &roles[0]["rules"][2];
+    let make = json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["create"] });
+    let key = json!({
+        "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["switchyard-peers"],
+        "verbs": ["get"],
+    });
+    assert_eq!((&roles[0]["rules"][2], &roles[0]["rules"][3]), (&make, &key));
+    let events = &roles[0]["rules"][4];
     assert_eq!(events["resources"], json!(["events"]));
     let bindings = rendered.objects().into_iter().filter(|object| object["kind"] == "RoleBinding");
     for binding in bindings {
