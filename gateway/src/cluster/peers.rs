@@ -377,8 +377,10 @@ async fn look_up(tables: Tables, port: u16, found: watch::Sender<Gateways>) {
             // The last answer stands.
             Err(error) => tracing::debug!(name, error, "the gateways can't be looked up"),
         }
+        // Who starts is in the name only once it runs, and takes nobody's places before it knows whose.
+        let pause = if found.borrow().is_some() { dns::EVERY } else { EVERY };
         tokio::select! {
-            () = sleep(dns::EVERY) => {}
+            () = sleep(pause) => {}
             () = found.closed() => return,
         }
     }
