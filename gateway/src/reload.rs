@@ -49,6 +49,8 @@ pub struct Reload {
     /// What that told last.
     object: Option<Contents>,
     order: Order,
+    /// What came last of an edit wasn't told to whoever tells of edits: it came by the file.
+    untold: bool,
     /// What was last refused, if nothing was taken since.
     refused: Option<String>,
     /// What was last found, once something was.
@@ -78,6 +80,7 @@ impl Reload {
             elsewhere: None,
             object: None,
             order,
+            untold: false,
             refused: None,
             found: None,
         }
@@ -202,7 +205,7 @@ impl Reload {
             return self.unchanged(&contents, asked);
         }
         if self.refused.as_deref() == Some(contents.mark()) && !asked {
-            return;
+            return self.refused_before(&contents);
         }
         match self.check(contents.clone(), in_force).await {
             Ok(checked) => self.take(checked, source, &contents),
@@ -269,14 +272,27 @@ impl Reload {
         if self.refused.take().is_some() {
             self.tables.forget_refused();
             tracing::info!(hash, from, "the table's text is the one in force again");
-            self.tell(contents, Ok((self.tables.current().generation, hash.clone())));
+            self.untold = true;
         } else if asked {
             tracing::info!(hash, from, "the table was read again and is unchanged");
+        }
+        if self.untold {
+            self.tell(contents, Ok((self.tables.current().generation, hash.clone())));
+        }
+    }
+
+    /// The same text by another way: it may have been refused before anybody could be told.
+    fn refused_before(&mut self, contents: &Contents) {
+        if self.untold
+            && let Some(refused) = &*self.tables.refused()
+        {
+            self.tell(contents, Err(refused.problems.clone()));
         }
     }
 
     /// Whoever wrote the edit may hear what came of it; nobody waits for that.
-    fn tell(&self, contents: &Contents, result: Result<(u64, String), Vec<String>>) {
+    fn tell(&mut self, contents: &Contents, result: Result<(u64, String), Vec<String>>) {
+        self.untold = contents.version.is_none();
         if let (Some(elsewhere), Some(version)) = (&self.elsewhere, &contents.version) {
             let _ = elsewhere.verdicts.try_send(Verdict { version: version.clone(), result });
         }

@@ -110,8 +110,24 @@ async fn while_nobody_can_be_asked_the_file_counts_and_then_the_object_again() {
     copy.check(2, 2);
     copy.object(&text(2)).await;
     copy.check(2, 2);
+    assert_eq!(copy.heard(), ["2: 2"], "now it is known to be the object's");
+    copy.object(&text(2)).await;
     copy.object(&text(3)).await;
     copy.check(3, 3);
+    assert_eq!(copy.heard(), ["4: 3"]);
+}
+
+#[tokio::test]
+async fn what_the_file_had_refused_is_told_when_the_object_is_heard_of() {
+    let mut copy = Copy::new(&text(1));
+    copy.object(&text(1)).await;
+    copy.hear(Told::Away).await;
+    copy.file("nonsense = 1\n").await;
+    assert_eq!(copy.heard(), [""; 0]);
+    copy.object("nonsense = 1\n").await;
+    assert!(copy.heard()[0].contains(":1:1: "), "told");
+    copy.object("nonsense = 1\n").await;
+    assert_eq!((copy.heard().len(), copy.yard.counted()), (0, (0, 1)), "once");
 }
 
 #[tokio::test]
