@@ -4,7 +4,7 @@
 //! Few writes: a pod without requests has no cost, which is where all begin; only a change of class
 //! is written, a lower one after a calm while, and only where there are replicas to choose from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,21 @@ impl Costs {
         }
         due.sort_by_key(|(_, _, change)| std::cmp::Reverse(*change));
         due.into_iter().take(WRITES_MAX).map(|(pod, cost, _)| (pod, cost)).collect()
+    }
+
+    /// Forgets pods that aren't there any more (what only isn't ready now stays known), and says
+    /// which.
+    fn forget(&mut self, known: &Known) -> BTreeMap<String, Option<String>> {
+        let alive: BTreeSet<_> = known.pods.values().collect();
+        let mut gone = BTreeMap::new();
+        self.pods.retain(|pod, _| {
+            let stays = alive.contains(pod);
+            if !stays {
+                gone.insert(entry(pod), None);
+            }
+            stays
+        });
+        gone
     }
 
     fn wrote(&mut self, pod: &Pod, cost: i32, now: Instant) {
@@ -164,13 +179,7 @@ impl DeletionCosts {
             Some(costs) => costs,
             None => costs.insert(self.inherited().await?),
         };
-        // A pod that isn't there any more is forgotten; what only isn't ready now stays known.
-        let known = Arc::clone(&self.known.borrow());
-        let alive: std::collections::BTreeSet<_> = known.pods.values().collect();
-        let gone: Vec<_> = costs.pods.keys().filter(|pod| !alive.contains(pod)).cloned().collect();
-        let mut notes: BTreeMap<String, Option<String>> =
-            gone.iter().map(|pod| (entry(pod), None)).collect();
-        gone.iter().for_each(|pod| drop(costs.pods.remove(pod)));
+        let mut notes = costs.forget(&Arc::clone(&self.known.borrow()));
         let mut failure = None;
         for (pod, cost) in costs.due(counts, Instant::now()) {
             match self.write(&pod, cost).await {

@@ -22,6 +22,7 @@ use super::load::Board;
 use super::scale::Scale;
 use crate::admission::sleep::Mode;
 use crate::shared::Shared;
+use crate::table::{Agent, Snapshot};
 
 /// How often it is looked whether somebody waits.
 const TICK: Duration = Duration::from_millis(50);
@@ -41,13 +42,26 @@ type Key = (String, String);
 
 /// What came of a question to the API.
 enum Done {
+    Wake(Result<Wake, Failed>),
+    Look(Result<Look, Failed>),
+}
+
+/// Of one on which somebody waits.
+enum Wake {
+    /// It was parked, and starts since then.
     Woken(Instant),
+    /// It isn't at zero.
     Runs,
+    /// It is, and not by us.
     KeptAtZero,
-    NotWoken(Failed),
+}
+
+/// Of one that may be idle.
+enum Look {
+    /// It had so many replicas.
     Parked(i32),
+    /// It has so many.
     Size(i32),
-    NotParked(Failed),
 }
 
 /// Everything about parking that one gateway does.
@@ -131,7 +145,7 @@ impl Parking {
                 let scale = Scale::of(&self.asker, &watched.owned);
                 self.jobs.spawn(async move {
                     let done = wake(&scale, &lease, &key).await;
-                    (key, done.unwrap_or_else(Done::NotWoken))
+                    (key, Done::Wake(done))
                 });
             }
         }
@@ -160,7 +174,7 @@ impl Parking {
             };
             self.jobs.spawn(async move {
                 let done = job.run().await;
-                (job.key, done.unwrap_or_else(Done::NotParked))
+                (job.key, Done::Look(done))
             });
         }
     }
@@ -169,44 +183,52 @@ impl Parking {
         let snapshot = self.shared.tables.current();
         let Some(watched) = self.watched.get_mut(key) else { return };
         watched.busy = false;
-        let deployment = watched.to_string();
         match done {
-            Done::Woken(since) => {
-                tracing::info!(deployment, "a parked agent is woken");
-                if let Some(metrics) = watched.metrics(&snapshot) {
-                    metrics.wakes.increment(1);
-                }
-                watched.starts(Some(since), &snapshot);
+            Done::Wake(answer) => after_wake(watched, &snapshot, answer),
+            Done::Look(answer) => after_look(watched, &snapshot, answer),
+        }
+    }
+}
+
+fn after_wake(watched: &mut Watched, snapshot: &Snapshot, answer: Result<Wake, Failed>) {
+    let deployment = watched.to_string();
+    match answer {
+        Ok(Wake::Woken(since)) => {
+            tracing::info!(deployment, "a parked agent is woken");
+            if let Some(metrics) = watched.metrics(snapshot) {
+                metrics.wakes.increment(1);
             }
-            Done::Runs => watched.starts(None, &snapshot),
-            Done::KeptAtZero => {
-                let known = agents(&watched.owned, &snapshot)
-                    .any(|agent| matches!(agent.state.sleep.mode(), Mode::ByHand(_)));
-                if !known {
-                    tracing::warn!(
-                        deployment,
-                        "asked for, and scaled to zero by hand: it stays so"
-                    );
-                }
-                watched.is_kept_at_zero(&snapshot);
+            watched.starts(Some(since), snapshot);
+        }
+        Ok(Wake::Runs) => watched.starts(None, snapshot),
+        Ok(Wake::KeptAtZero) => {
+            if !agents(&watched.owned, snapshot).any(Agent::is_kept_at_zero) {
+                tracing::warn!(deployment, "asked for, and scaled to zero by hand: it stays so");
             }
-            Done::NotWoken(error) => {
-                if watched.waking_failed() {
-                    tracing::error!(deployment, %error, "a parked agent can't be woken: tried again");
-                }
+            watched.is_kept_at_zero(snapshot);
+        }
+        Err(error) => {
+            if watched.waking_failed() {
+                tracing::error!(deployment, %error, "a parked agent can't be woken: tried again");
             }
-            Done::Parked(replicas) => {
-                tracing::info!(deployment, replicas, "an idle agent is parked");
-                if let Some(metrics) = watched.metrics(&snapshot) {
-                    metrics.parks.increment(1);
-                }
-                watched.has_size(0);
+        }
+    }
+}
+
+fn after_look(watched: &mut Watched, snapshot: &Snapshot, answer: Result<Look, Failed>) {
+    let deployment = watched.to_string();
+    match answer {
+        Ok(Look::Parked(replicas)) => {
+            tracing::info!(deployment, replicas, "an idle agent is parked");
+            if let Some(metrics) = watched.metrics(snapshot) {
+                metrics.parks.increment(1);
             }
-            Done::Size(size) => watched.has_size(size),
-            Done::NotParked(error) => {
-                if watched.parking_failed() && !error.is_conflict() {
-                    tracing::warn!(deployment, %error, "an idle agent can't be parked: tried again");
-                }
+            watched.has_size(0);
+        }
+        Ok(Look::Size(size)) => watched.has_size(size),
+        Err(error) => {
+            if watched.parking_failed() && !error.is_conflict() {
+                tracing::warn!(deployment, %error, "an idle agent can't be parked: tried again");
             }
         }
     }
@@ -214,20 +236,20 @@ impl Parking {
 
 /// Sets one that we parked to one replica. Who else does the same at this moment is no harm: it
 /// happens once.
-async fn wake(scale: &Scale, lease: &Handle, key: &Key) -> Result<Done, Failed> {
+async fn wake(scale: &Scale, lease: &Handle, key: &Key) -> Result<Wake, Failed> {
     let begun = Instant::now();
     let mut tries = 0;
     loop {
         let size = scale.size().await?;
         if size.replicas > 0 {
-            return Ok(Done::Runs);
+            return Ok(Wake::Runs);
         }
         if !lease.read(PARKED).await?.contains_key(&entry(key)) {
-            return Ok(Done::KeptAtZero);
+            return Ok(Wake::KeptAtZero);
         }
         tries += 1;
         match scale.set(&size, 1).await {
-            Ok(()) => return Ok(Done::Woken(begun)),
+            Ok(()) => return Ok(Wake::Woken(begun)),
             Err(failed) if failed.is_conflict() && tries < WAKE_TRIES => {}
             Err(failed) => return Err(failed),
         }
@@ -247,22 +269,22 @@ struct Job {
 
 impl Job {
     /// Parks it, if it is idle and nobody has changed its size. First it is noted who did it.
-    async fn run(&self) -> Result<Done, Failed> {
+    async fn run(&self) -> Result<Look, Failed> {
         let size = self.scale.size().await?;
         if size.replicas == 0 {
-            return Ok(Done::Size(0));
+            return Ok(Look::Size(0));
         }
         if self.known.is_none_or(|known| size.replicas > known) {
             // It runs: if a person scales it to zero now, that isn't us.
             self.note(None).await?;
-            return Ok(Done::Size(size.replicas));
+            return Ok(Look::Size(size.replicas));
         }
         self.note(Some(Timestamp::now().to_string())).await?;
         if load(&self.owned, &self.board.overall()) > 0 || !self.lease.leads() {
-            return Ok(Done::Size(size.replicas));
+            return Ok(Look::Size(size.replicas));
         }
         self.scale.set(&size, 0).await?;
-        Ok(Done::Parked(size.replicas))
+        Ok(Look::Parked(size.replicas))
     }
 
     async fn note(&self, parked: Option<String>) -> Result<(), Failed> {
