@@ -1,7 +1,7 @@
 //! A yard of a proof's own: a table, rendered by `switchyard render` and applied, in a namespace
 //! that is deleted afterwards.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ pub(crate) struct Yard<'a> {
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) uid: String,
+    pub(crate) ip: String,
     /// Since when it is ready, seconds since 1970.
     pub(crate) ready: Option<i64>,
     pub(crate) terminating: bool,
@@ -43,11 +44,26 @@ impl<'a> Yard<'a> {
         name: &str,
         table: impl FnOnce(&str) -> String,
     ) -> Outcome<Self> {
+        Self::with(context, name, table, &[]).await
+    }
+
+    /// The same with components, as an overlay of a user's has them.
+    pub(crate) async fn with(
+        context: &'a Context,
+        name: &str,
+        table: impl FnOnce(&str) -> String,
+        components: &[&str],
+    ) -> Outcome<Self> {
         let yard = Self::empty(context, name)?;
         let table = table(&yard.namespace);
-        yard.apply(&table, "base").await?;
+        yard.apply(&table, components).await?;
         yard.start_client().await?;
         Ok(yard)
+    }
+
+    /// For files of the proof's own.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A namespace that something else makes.
@@ -64,16 +80,23 @@ impl<'a> Yard<'a> {
         Self::of(context, &namespace)
     }
 
-    /// Renders a table, and applies the base or an overlay.
-    pub(crate) async fn apply(&self, table: &str, what: &str) -> Outcome<String> {
+    /// Renders a table, and applies the base with components.
+    pub(crate) async fn apply(&self, table: &str, components: &[&str]) -> Outcome<String> {
         let (file, out) = (self.folder.join("switchyard.toml"), self.folder.join("k8s"));
         std::fs::write(&file, table)?;
         let (file, out) = (file.display().to_string(), out.display().to_string());
         let switchyard = self.context.settings.switchyard.display().to_string();
         run(&switchyard, &["check", "--config", &file], "", &[]).await?;
         run(&switchyard, &["render", "--config", &file, "--out", &out], "", &[]).await?;
-        let folder = if what == "base" { "base".to_owned() } else { format!("overlays/{what}") };
-        let objects = kubectl(&["kustomize", &format!("{out}/{folder}")]).await?;
+        let overlay = self.folder.join("k8s/overlays/e2e");
+        std::fs::create_dir_all(&overlay)?;
+        let components = components.iter().map(|name| format!("../../components/{name}"));
+        let kustomization = json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+            "resources": ["../../base"], "components": components.collect::<Vec<_>>(),
+        });
+        std::fs::write(overlay.join("kustomization.yaml"), kustomization.to_string())?;
+        let objects = kubectl(&["kustomize", &overlay.display().to_string()]).await?;
         let policy = format!("imagePullPolicy: {}", self.context.settings.pull_policy);
         let objects = objects.replace("imagePullPolicy: IfNotPresent", &policy);
         kubectl_with(&["apply", "-f", "-"], &objects).await
@@ -198,6 +221,7 @@ impl Pod {
         Self {
             name: text(&value["metadata"]["name"]),
             uid: text(&value["metadata"]["uid"]),
+            ip: text(&value["status"]["podIP"]),
             ready: ready.and_then(|ready| epoch(ready["lastTransitionTime"].as_str()?)),
             terminating: value["metadata"].get("deletionTimestamp").is_some(),
             restarts: container["restartCount"].as_u64().unwrap_or_default(),

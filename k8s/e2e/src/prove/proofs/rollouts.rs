@@ -31,7 +31,7 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     let namespace = &yard.namespace;
     // An agent that ends on SIGTERM at once, as many do. With the pause before it, requests that
     // are shorter are safe, and longer ones are cut; without the pause those are, too.
-    yard.apply(&table(namespace, "", "env = { E2E_DRAIN = \"none\" }"), "base").await?;
+    yard.apply(&table(namespace, "", "env = { E2E_DRAIN = \"none\" }"), &[]).await?;
     yard.rolled_out("coding-agent").await?;
     let short = Order { hold_ms: 200, streams: 0, ..all };
     let paused = updates(&yard, "coding-agent", short, 1).await?;
@@ -45,12 +45,12 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     let unpaused = updates(&yard, "coding-agent", short, 1).await?;
     must_fail("an agent without drain and preStop, short requests", &unpaused)?;
 
-    yard.apply(&table(namespace, "drain_delay = \"0s\"", ""), "base").await?;
+    yard.apply(&table(namespace, "drain_delay = \"0s\"", ""), &[]).await?;
     yard.rolled_out("coding-agent").await?;
     restart(&yard, "switchyard").await?;
     let hasty = updates(&yard, "switchyard", all, 1).await?;
     must_fail("a gateway with drain_delay 0", &hasty)?;
-    yard.apply(&table(namespace, "drain_timeout = \"0s\"", ""), "base").await?;
+    yard.apply(&table(namespace, "drain_timeout = \"0s\"", ""), &[]).await?;
     restart(&yard, "switchyard").await?;
     let cut = updates(&yard, "switchyard", all, 1).await?;
     must_fail("a gateway with drain_timeout 0", &cut)?;
