@@ -77,12 +77,19 @@ impl Board {
         Loads { agents: snapshot.agents.iter().map(load).collect(), gateways: 1 }
     }
 
-    /// Requests answered so far by type: where a number changes, somebody has asked.
+    /// Requests answered so far by type, over all gateways, at least of types that may be parked:
+    /// where a number changes, somebody has asked.
     #[must_use]
     pub fn asked(&self) -> BTreeMap<String, u64> {
         let snapshot = self.shared.tables.current();
-        let asked = |agent: &Agent| (agent.settings.name.clone(), agent.metrics.recent.requests());
-        snapshot.agents.iter().map(asked).collect()
+        let own = |agent: &Agent| (agent.settings.name.clone(), agent.metrics.recent.requests());
+        let mut asked: BTreeMap<_, _> = snapshot.agents.iter().map(own).collect();
+        for report in self.peers.reports() {
+            for (name, n) in &report.asked {
+                *asked.entry(name.clone()).or_default() += n;
+            }
+        }
+        asked
     }
 
     /// Of all gateways together: this one as it is now, the others as they were last heard.

@@ -195,12 +195,9 @@ fn after_wake(watched: &mut Watched, snapshot: &Snapshot, answer: Result<Wake, F
     match answer {
         Ok(Wake::Woken(since)) => {
             tracing::info!(deployment, "a parked agent is woken");
-            if let Some(metrics) = watched.metrics(snapshot) {
-                metrics.wakes.increment(1);
-            }
-            watched.starts(Some(since), snapshot);
+            watched.is_woken(since, snapshot);
         }
-        Ok(Wake::Runs) => watched.starts(None, snapshot),
+        Ok(Wake::Runs) => watched.starts(snapshot),
         Ok(Wake::KeptAtZero) => {
             if !agents(&watched.owned, snapshot).any(Agent::is_kept_at_zero) {
                 tracing::warn!(deployment, "asked for, and scaled to zero by hand: it stays so");
@@ -220,10 +217,7 @@ fn after_look(watched: &mut Watched, snapshot: &Snapshot, answer: Result<Look, F
     match answer {
         Ok(Look::Parked(replicas)) => {
             tracing::info!(deployment, replicas, "an idle agent is parked");
-            if let Some(metrics) = watched.metrics(snapshot) {
-                metrics.parks.increment(1);
-            }
-            watched.has_size(0);
+            watched.is_parked(snapshot);
         }
         Ok(Look::Size(size)) => watched.has_size(size),
         Err(error) => {

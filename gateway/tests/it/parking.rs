@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::agent::{Agent, answers};
 use crate::ask::get;
-use crate::cluster::{Cluster, pod, port};
+use crate::cluster::{Cluster, pod, pod_at, port};
 use crate::gateway::Gateway;
 use crate::open::Open;
 use crate::reply::{BOTH, Http, retry_after};
@@ -292,6 +294,70 @@ async fn of_two_gateways_one_decides_and_the_other_takes_over_when_it_is_killed(
     two.logged(&["this gateway decides on scaling"]).await;
     assert_ne!(cluster.holder(), first);
     until_replicas(&cluster, 0).await;
+}
+
+/// Two gateways that know each other. The first one decides.
+async fn two_gateways(cluster: &Cluster, agents: &str) -> [Gateway; 2] {
+    let text = format!("[gateway]\ndiscovery = \"kubernetes\"\nadmin = \"0.0.0.0:0\"\n{agents}");
+    let kubeconfig = cluster.kubeconfig();
+    let env = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
+    let start = async |name: &str| {
+        let gateway = Gateway::start_with(&text, &env).await;
+        let port = gateway.admin.port();
+        let ports = json!([{ "name": "admin", "port": port, "protocol": "TCP" }]);
+        cluster.put(name, "switchyard-peers", &ports, &[pod_at("127.0.0.1", name, "ready")]);
+        gateway
+    };
+    let one = start("one").await;
+    one.logged(&["this gateway decides on scaling"]).await;
+    let both = [one, start("two").await];
+    for gateway in &both {
+        eventually("it knows the other", || async {
+            gateway.admin("/api/load").await.ok().json()["replicas"] == 2
+        })
+        .await;
+    }
+    both
+}
+
+#[tokio::test]
+async fn what_another_gateway_is_asked_counts_as_use() {
+    let qa = answers("short").await;
+    let cluster = Cluster::start().await;
+    cluster.scale("qa-agent", 1);
+    cluster.put("qa", "qa-agent", &port(qa.addr), &[pod("a", "ready")]);
+    let [_decides, other] = two_gateways(&cluster, &parks("6s", "")).await;
+    // For longer than that, and each is over long before the next look.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(9) {
+        assert_eq!(other.ask(get("/agents/qa/x")).await.ok().text(), "short");
+        assert!(cluster.resized("qa-agent").is_empty());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    until_replicas(&cluster, 0).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_another_gateway_keeps_busy_costs_more() {
+    let (mut busy, idle) = (Agent::manual().await, answers("idle").await);
+    let cluster = Cluster::start().await;
+    cluster.pod("busy");
+    cluster.pod("idle");
+    let table = format!("[agents.qa]\nservice = \"qa-agent\"\n{DEPLOYMENT}");
+    cluster.put("qa-1", "qa-agent", &port(busy.addr), &[pod("busy", "ready")]);
+    cluster.put("qa-2", "qa-agent", &port(idle.addr), &[pod("idle", "ready")]);
+    let [_decides, other] = two_gateways(&cluster, &table).await;
+    let mut open = Vec::new();
+    let mut call = loop {
+        open.push(other.open(Http::One, get("/agents/qa/x")).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if let Some(call) = busy.try_call() {
+            break call;
+        }
+    };
+    call.begin_sse().await;
+    eventually("it is written to", || async { cluster.costs("busy") == ["10"] }).await;
+    assert!(cluster.costs("idle").is_empty());
 }
 
 #[tokio::test]

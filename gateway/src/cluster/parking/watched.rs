@@ -147,7 +147,7 @@ impl Watched {
     }
 
     /// Of the agent that owns it.
-    pub(super) fn metrics(&self, snapshot: &Snapshot) -> Option<Arc<AgentMetrics>> {
+    fn metrics(&self, snapshot: &Snapshot) -> Option<Arc<AgentMetrics>> {
         let index = snapshot.routes.lookup(&self.owned.agent)?;
         Some(Arc::clone(&snapshot.agents[index as usize].metrics))
     }
@@ -198,12 +198,28 @@ impl Watched {
     }
 
     /// Tells those who wait that it starts, and looks again soon whether it still does.
-    pub(super) fn starts(&mut self, woke: Option<Instant>, snapshot: &Snapshot) {
-        self.woke = self.woke.or(woke);
+    pub(super) fn starts(&mut self, snapshot: &Snapshot) {
         self.wake.after(LOOK_AGAIN);
         for agent in agents(&self.owned, snapshot) {
             agent.state.sleep.starts(now_ms());
             agent.state.sleep.set(Mode::Wakes);
+        }
+    }
+
+    /// This gateway has woken it.
+    pub(super) fn is_woken(&mut self, since: Instant, snapshot: &Snapshot) {
+        self.woke = self.woke.or(Some(since));
+        self.starts(snapshot);
+        if let Some(metrics) = self.metrics(snapshot) {
+            metrics.wakes.increment(1);
+        }
+    }
+
+    /// This gateway has parked it.
+    pub(super) fn is_parked(&mut self, snapshot: &Snapshot) {
+        self.has_size(0);
+        if let Some(metrics) = self.metrics(snapshot) {
+            metrics.parks.increment(1);
         }
     }
 

@@ -178,7 +178,8 @@ mod tests {
 
     fn report(instance: &str, leaving: bool) -> Report {
         let running = Arc::new(Running::new());
-        Report { instance: instance.into(), leaving, agents: BTreeMap::new(), running }
+        let (agents, asked) = (BTreeMap::new(), BTreeMap::new());
+        Report { instance: instance.into(), leaving, agents, asked, running }
     }
 
     fn question(instance: &str, time_ms: u64) -> Question {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::sleep::Mode;
 use crate::shared::{Phase, Shared};
 use crate::table::Running;
 
@@ -17,6 +18,9 @@ pub(super) struct Wire {
     leaving: bool,
     /// By type; who has nothing to do is left out.
     agents: BTreeMap<String, WireWork>,
+    /// Requests answered so far, of types that may be parked. Gateways of an older version don't say.
+    #[serde(default)]
+    asked: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,8 @@ pub(in crate::cluster) struct Report {
     pub(super) leaving: bool,
     /// By type: in flight, queued, held.
     pub(in crate::cluster) agents: BTreeMap<String, [u64; 3]>,
+    /// Requests answered so far, of types that may be parked.
+    pub(in crate::cluster) asked: BTreeMap<String, u64>,
     /// By type and replica.
     pub(in crate::cluster) running: Arc<Running>,
 }
@@ -42,7 +48,7 @@ pub(in crate::cluster) struct Report {
 impl Wire {
     /// Of this gateway, as it is now.
     pub(super) fn of(instance: &str, shared: &Shared, phase: Phase) -> Self {
-        let mut agents = BTreeMap::new();
+        let (mut agents, mut asked) = (BTreeMap::new(), BTreeMap::new());
         for (name, state) in shared.tables.states() {
             let admission = &state.admission;
             let running = state.running().into_iter();
@@ -52,13 +58,16 @@ impl Wire {
                 held: admission.held().into(),
                 replicas: running.map(|(at, n)| (at.host, at.port, n)).collect(),
             };
+            if state.sleep.mode() != Mode::Fixed {
+                asked.insert(name.clone(), shared.metrics.agent(&name).recent.requests());
+            }
             if work != WireWork::default() {
                 agents.insert(name, work);
             }
         }
         let waits = agents.values().any(|work| work.queued > 0);
         let leaving = phase >= Phase::Draining && !waits;
-        Self { instance: instance.to_owned(), leaving, agents }
+        Self { instance: instance.to_owned(), leaving, agents, asked }
     }
 }
 
@@ -70,7 +79,7 @@ impl From<Wire> for Report {
             let at = |(host, port, n)| (config::Endpoint { host, port }, n);
             running.insert(name, work.replicas.into_iter().map(at).collect());
         }
-        let Wire { instance, leaving, .. } = wire;
-        Self { instance, leaving, agents, running: Arc::new(running) }
+        let Wire { instance, leaving, asked, .. } = wire;
+        Self { instance, leaving, agents, asked, running: Arc::new(running) }
     }
 }
