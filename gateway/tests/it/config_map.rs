@@ -220,7 +220,7 @@ async fn a_config_map_without_the_table_is_refused() {
     .into_iter()
     .enumerate()
     {
-        cluster.put_data(data);
+        cluster.put_data(&data);
         let event = until_written(&cluster, n + 1).await.remove(n);
         let message = event["message"].as_str().unwrap();
         assert!(message.contains("switchyard.toml:1:1: ") && message.contains(why), "{message}");

@@ -54,11 +54,11 @@ impl Cluster {
 
     /// The ConfigMap holds this table.
     pub fn put_table(&self, text: &str) {
-        self.put_data(json!({ "switchyard.toml": table(text) }));
+        self.put_data(&json!({ "switchyard.toml": table(text) }));
     }
 
     /// The ConfigMap holds this data.
-    pub fn put_data(&self, data: Value) {
+    pub fn put_data(&self, data: &Value) {
         self.change(|state| {
             let known = state.config_map.as_ref().map(|before| before["metadata"]["uid"].clone());
             let kind = if known.is_some() { "MODIFIED" } else { "ADDED" };
