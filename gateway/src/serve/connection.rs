@@ -46,7 +46,7 @@ const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// When draining: how long the next request is waited for on a connection whose answer began before
 /// the drain, so that nothing in it said `Connection: close`. Many clients send it with the last
 /// byte's arrival.
-const NEXT_REQUEST: Duration = Duration::from_millis(250);
+const NEXT_REQUEST: Duration = Duration::from_millis(400);
 /// When `drain_timeout` is over: how long an open request may take to tell its client so.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// A clock of a connection is looked at again after that long at the latest.

@@ -26,6 +26,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    #[expect(clippy::needless_pass_by_value, reason = "errors and literals are handed over alike")]
     pub(super) fn new(kind: &str, detail: impl ToString) -> Self {
         Self { kind: kind.to_owned(), detail: detail.to_string() }
     }

@@ -133,6 +133,7 @@ impl Reader<'_> {
         self.next += 1;
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "errors and literals are handed over alike")]
     fn fault(&self, kind: &str, detail: impl ToString) -> Fault {
         let (next, events) = (self.next, self.order.events);
         Fault::new(kind, format!("{} (after {next} of {events} events)", detail.to_string()))

@@ -32,6 +32,10 @@ pub(crate) const ALL: &[Proof] = &[
         about: "five updates of an agent and five of the gateway lose nothing; without drain they do",
     },
     Proof {
+        name: "edit",
+        about: "kubectl edit configmap: a new type without a restart, a broken edit refused",
+    },
+    Proof {
         name: "oom",
         about: "an agent that is killed for its greed harms only its own callers",
     },

@@ -12,8 +12,9 @@ use crate::prove::table;
 use crate::prove::traffic::{Load, Order, nothing_failed, tell};
 use crate::prove::yard::Yard;
 
-/// How long the API server is stopped: beyond a watch's own minute, after which the gateway knows.
-const AWAY: Duration = Duration::from_secs(90);
+/// How long the API server is stopped. A cluster whose nodes count as lost sooner (50 s are usual)
+/// may call all pods unready for a moment when it is back, and this proof will say so.
+const AWAY: Duration = Duration::from_secs(60);
 /// For a gateway whose permission was taken to notice: a watch's minute, and a list's time-out.
 const NOTICED: Duration = Duration::from_secs(120);
 /// What callers of a process that dies may be told: their request was there, or a stream begun.
