@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::cluster::config_map::ConfigMap;
-use crate::cluster::duties::Duties;
+use crate::cluster::duties::{self, Duties};
 use crate::cluster::external_metrics::{self, ExternalMetrics};
 use crate::cluster::load::Board;
 use crate::cluster::peers::{self, Peers};
@@ -167,6 +167,9 @@ impl Gateway {
             connections: AtomicUsize::new(0),
             max_connections: connections_max(table.gateway.max_connections),
         });
+        if discovery.cluster().is_some() {
+            duties::prepare(&shared);
+        }
         let config_map = ConfigMap::mounted(&options.config, &table, discovery.credentials());
         let (phase, running) = watch::channel(Phase::Running);
         let peers = Arc::new(Peers::new(Arc::clone(&shared), running, &discovery.peers()));

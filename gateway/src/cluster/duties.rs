@@ -9,7 +9,7 @@ use super::asker::Asker;
 use super::deletion_cost::DeletionCosts;
 use super::lease::Elector;
 use super::load::Board;
-use super::parking::Parking;
+use super::parking::{self, Parking};
 use crate::discovery::Known;
 use crate::discovery::kubernetes::Credentials;
 use crate::shared::{Phase, Shared};
@@ -28,6 +28,11 @@ pub struct Duties {
     pub tables: watch::Receiver<Arc<config::Table>>,
     /// How far the shutdown has come.
     pub phase: watch::Receiver<Phase>,
+}
+
+/// What the first request has to find done, before anything is served: whether it may wait.
+pub fn prepare(shared: &Shared) {
+    parking::set_modes(shared, &shared.tables.current().table);
 }
 
 impl Duties {

@@ -6,7 +6,7 @@
 
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,22 +108,9 @@ impl Parking {
 
     /// Watches what this table says, and nothing else.
     fn narrow(&mut self, table: &config::Table) {
-        let wanted: BTreeMap<Key, k8s::Owned> = k8s::owned(table)
-            .into_iter()
-            .filter(|owned| owned.idle.is_some())
-            .map(|owned| ((owned.namespace.clone(), owned.name.clone()), owned))
-            .collect();
-        let snapshot = self.shared.tables.current();
-        for agent in &snapshot.agents {
-            let sleep = &agent.state.sleep;
-            let wakes = wanted.values().any(|owned| owned.serves.contains(&agent.settings.name));
-            match sleep.mode() {
-                Mode::Fixed if wakes => sleep.set(Mode::Wakes),
-                Mode::Wakes | Mode::ByHand(_) if !wakes => sleep.set(Mode::Fixed),
-                _ => {}
-            }
-            agent.refresh_capacity();
-        }
+        let key = |owned: &k8s::Owned| (owned.namespace.clone(), owned.name.clone());
+        let wanted: BTreeMap<Key, _> = parked(table).map(|owned| (key(&owned), owned)).collect();
+        set_modes(&self.shared, table);
         self.watched.retain(|key, _| wanted.contains_key(key));
         for (key, owned) in wanted {
             match self.watched.get_mut(&key) {
@@ -187,6 +174,25 @@ impl Parking {
             Done::Wake(answer) => after_wake(watched, &snapshot, answer),
             Done::Look(answer) => after_look(watched, &snapshot, answer),
         }
+    }
+}
+
+/// The Deployments that a table lets be parked.
+fn parked(table: &config::Table) -> impl Iterator<Item = k8s::Owned> + use<> {
+    k8s::owned(table).into_iter().filter(|owned| owned.idle.is_some())
+}
+
+/// Says of each agent whether its requests wait while it has no replica.
+pub(super) fn set_modes(shared: &Shared, table: &config::Table) {
+    let served: BTreeSet<String> = parked(table).flat_map(|owned| owned.serves).collect();
+    for agent in &shared.tables.current().agents {
+        let sleep = &agent.state.sleep;
+        match (sleep.mode(), served.contains(&agent.settings.name)) {
+            (Mode::Fixed, true) => sleep.set(Mode::Wakes),
+            (Mode::Wakes | Mode::ByHand(_), false) => sleep.set(Mode::Fixed),
+            _ => {}
+        }
+        agent.refresh_capacity();
     }
 }
 
