@@ -11,7 +11,7 @@ use crate::table::version_key;
 /// What is known of Services.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// By [`Key`].
+    /// By the name under which its source knows a Service.
     pub addresses: BTreeMap<String, Vec<config::Endpoint>>,
     /// Whose addresses they are, where the source knows.
     pub pods: BTreeMap<config::Endpoint, Pod>,
