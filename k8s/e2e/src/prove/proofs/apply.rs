@@ -1,5 +1,7 @@
 //! The committed overlay `local` with the real agents, on a cluster that has nothing of ours.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use crate::prove::Context;
@@ -17,7 +19,7 @@ const DEPLOYMENTS: [&str; 3] = ["switchyard", "qa-agent", "coding-agent"];
 pub(super) async fn prove(context: &Context) -> Outcome<String> {
     is_empty().await?;
     let yard = Yard::of(context, NAMESPACE)?;
-    bring_up(context, "local").await?;
+    bring_up(context, &yard, "overlays/local").await?;
     for deployment in DEPLOYMENTS {
         yard.rolled_out(deployment).await?;
     }
@@ -46,19 +48,55 @@ pub(super) async fn is_empty() -> Outcome {
     })
 }
 
-/// Applies a committed overlay: as it stands where the images have the names in it, else with the
-/// names that were given.
-pub(super) async fn bring_up(context: &Context, overlay: &str) -> Outcome {
+/// Applies the base or an overlay of the committed manifests, which `folder` names, for a small
+/// machine: the overlay `local` as it stands, others with what is in `local` beside. Where the
+/// images are called otherwise, with the names that were given.
+pub(super) async fn bring_up(context: &Context, yard: &Yard<'_>, folder: &str) -> Outcome {
     let settings = &context.settings;
-    let folder = settings.repository.join("k8s/overlays").join(overlay).display().to_string();
-    let objects = kubectl(&["kustomize", &folder]).await?;
+    let name = folder.rsplit('/').next().unwrap_or_default();
+    let committed = settings.repository.join("k8s");
+    let overlay = match name {
+        "base" | "local" => committed.join("overlays/local"),
+        other => beside_local(&committed, yard, other)?,
+    };
+    let overlay = overlay.display().to_string();
+    let objects = kubectl(&["kustomize", &overlay]).await?;
     let as_given = with_images(context, &objects);
     if as_given == objects {
-        return kubectl(&["apply", "-k", &folder]).await.map(drop);
+        return kubectl(&["apply", "-k", &overlay]).await.map(drop);
     }
     let policy = format!("imagePullPolicy: {}", settings.pull_policy);
     let as_given = as_given.replace("imagePullPolicy: Never", &policy);
     kubectl_with(&["apply", "-f", "-"], &as_given).await.map(drop)
+}
+
+/// A copy of the committed manifests, with an overlay that is another one and `local`.
+fn beside_local(committed: &Path, yard: &Yard<'_>, other: &str) -> Outcome<PathBuf> {
+    let copy = yard.folder().join("k8s");
+    for part in ["base", "components", "overlays"] {
+        copy_folder(&committed.join(part), &copy.join(part))?;
+    }
+    let overlay = copy.join("overlays/e2e");
+    std::fs::create_dir_all(&overlay)?;
+    let kustomization = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [format!("../{other}")], "components": ["../../components/local"],
+    });
+    std::fs::write(overlay.join("kustomization.yaml"), kustomization.to_string())?;
+    Ok(overlay)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Outcome {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type()?.is_dir() {
+            true => copy_folder(&from, &to)?,
+            false => drop(std::fs::copy(&from, &to)?),
+        }
+    }
+    Ok(())
 }
 
 fn with_images(context: &Context, objects: &str) -> String {

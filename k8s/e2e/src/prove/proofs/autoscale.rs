@@ -13,7 +13,7 @@ use crate::prove::yard::Yard;
 /// What the load is told by; a cluster has only one.
 const API: &str = "v1beta1.external.metrics.k8s.io";
 /// What the overlay makes outside of the namespace.
-const OUTSIDE: [&[&str]; 4] = [
+pub(super) const OUTSIDE: [&[&str]; 4] = [
     &["delete", "apiservice", API],
     &["delete", "clusterrolebinding", "switchyard-external-metrics"],
     &["delete", "clusterrole", "switchyard-external-metrics"],

@@ -1,6 +1,6 @@
-//! What `docs/kubernetes.md` has its reader type, typed: every line of its `sh` blocks in their
-//! order, and those of `docs/operations.md` that begin with `kubectl`. What can't be run as it
-//! stands is listed here, with the reason; everything else has to succeed.
+//! What `docs/kubernetes.md` and the day by day of `docs/operations.md` have their reader type, typed:
+//! every line of their `sh` blocks, in their order. What can't be run as it stands is listed here,
+//! with the reason; everything else has to succeed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::apply::{self, NAMESPACE};
 use crate::prove::Context;
-use crate::prove::cluster::{SOON, kubectl, run};
+use crate::prove::cluster::{SOON, kubectl, run, until};
 use crate::prove::failure::{Outcome, ensure};
 use crate::prove::yard::Yard;
 
@@ -19,15 +19,35 @@ const NOT: &[(&str, &str)] = &[
     ("switchyard render --config my.toml | kubectl apply -f -", "a table of the reader's own"),
     ("switchyard render --config my.toml --out my-k8s", "a table of the reader's own"),
     ("k8s/images/build", "the images are there already; k8s/images/test is its own test"),
-    ("kubectl top pods -n ai-agents", "needs metrics-server, which this cluster has not"),
 ];
 
-/// Lines that are run in another form.
+/// Lines that are run in another form, by how they begin.
 const INSTEAD: &[(&str, &str)] = &[
     // It shows until it is told to end.
     ("switchyard status --watch", "switchyard status"),
-    // It ends with 1 where there is a difference, and there is: the overlay, and the edit.
-    ("kubectl diff -k k8s/base", "kubectl diff -k k8s/overlays/local >/dev/null || [ $? = 1 ]"),
+    // A reader looks until it says True.
+    (
+        "kubectl get apiservice",
+        "kubectl wait --for=condition=Available --timeout=120s apiservice/v1beta1.external.metrics.k8s.io",
+    ),
+    // The committed table parks nobody: there need be no Lease, and nothing is said of parking.
+    // The proof `autoscale` parks an agent.
+    (
+        "kubectl get lease switchyard -n ai-agents -o yaml",
+        "kubectl get lease switchyard -n ai-agents -o yaml --ignore-not-found",
+    ),
+    (
+        "kubectl logs -n ai-agents -l app=switchyard | grep parked",
+        "kubectl logs -n ai-agents -l app=switchyard | { grep parked || true; }",
+    ),
+    // For gateways that may make no Secret; these have made one.
+    (
+        "kubectl create secret generic switchyard-peers",
+        "kubectl delete secret switchyard-peers -n ai-agents \
+         && kubectl create secret generic switchyard-peers -n ai-agents --from-literal=key=\"$(openssl rand -hex 32)\"",
+    ),
+    // It ends with 1 where there is a difference, as there is after an edit.
+    ("kubectl diff", "kubectl diff -k k8s/overlays/local >/dev/null || [ $? = 1 ]"),
     // There has to be something to go back from.
     (
         "kubectl rollout history deployment/coding-agent -n ai-agents",
@@ -35,42 +55,66 @@ const INSTEAD: &[(&str, &str)] = &[
          && kubectl rollout status deployment/coding-agent -n ai-agents \
          && kubectl rollout history deployment/coding-agent -n ai-agents",
     ),
+    // On a cluster of one node it would take everything, and nothing could come back meanwhile.
+    (
+        "kubectl drain",
+        "kubectl drain \"$NODE\" --ignore-daemonsets --delete-emptydir-data --timeout=120s --pod-selector=app=qa-agent",
+    ),
 ];
 
-/// The overlay `local` is taken wherever the page says base: it asks for what a small machine has.
+/// Whole overlays are brought up as [`apply::bring_up`] does.
 const APPLY: &str = "kubectl apply -k k8s/";
 /// Runs until it is told to end, and prints this once it works.
 const FORWARD: (&str, &str) = ("kubectl port-forward", "Forwarding from");
+/// Goes through what is forwarded, whose pods may have been replaced since.
+const FORWARDED: &str = "curl -s localhost:";
+/// Needs metrics-server, which takes a while to measure new pods.
+const TOP: &str = "kubectl top";
 
 pub(super) async fn prove(context: &Context) -> Outcome<String> {
     apply::is_empty().await?;
     let yard = Yard::of(context, NAMESPACE)?;
-    let typing = Typing::new(context, &yard)?;
+    let proved = type_all(context, &yard).await;
+    // Before its server: an APIService that nobody answers for holds up the end of every namespace.
+    for outside in super::autoscale::OUTSIDE {
+        let _ = kubectl(&[outside, &["--ignore-not-found"]].concat()).await;
+    }
+    let (typed, left_out) = proved?;
+    for deployment in ["switchyard", "qa-agent", "coding-agent"] {
+        yard.rolled_out(deployment).await?;
+    }
+    Ok(format!("{typed} lines typed; left out: {}", left_out.join(", ")))
+}
+
+async fn type_all(context: &Context, yard: &Yard<'_>) -> Outcome<(u32, Vec<String>)> {
+    let mut typing = Typing::new(context, yard)?;
     let (mut typed, mut left_out) = (0, Vec::new());
-    let mut forwards = Vec::new();
+    let metrics = has_metrics().await?;
     for line in lines(context)? {
-        let metrics = line.starts_with("kubectl top") && has_metrics().await?;
-        let reason = NOT.iter().find(|(not, _)| *not == line && !metrics);
-        if let Some((_, reason)) = reason {
+        let reason = NOT.iter().find(|(not, _)| *not == line).map(|(_, reason)| *reason);
+        let reason = reason.or((line.starts_with(TOP) && !metrics)
+            .then_some("needs metrics-server, which this cluster has not"));
+        if let Some(reason) = reason {
             left_out.push(format!("`{line}` ({reason})"));
             continue;
         }
-        if line.starts_with(APPLY) {
-            apply::bring_up(context, "local").await?;
+        if let Some(folder) = line.strip_prefix(APPLY) {
+            apply::bring_up(context, yard, folder).await?;
         } else if line.starts_with(FORWARD.0) {
-            forwards.push(typing.forward(&line).await?);
+            typing.forward(&line).await?;
+        } else if line.starts_with(TOP) {
+            until(&line, SOON, async || typing.run(&line).await.map(Some)).await?;
         } else {
-            let instead = INSTEAD.iter().find(|(as_typed, _)| *as_typed == line);
+            if line.starts_with(FORWARDED) {
+                yard.rolled_out("switchyard").await?;
+                typing.forward_again().await?;
+            }
+            let instead = INSTEAD.iter().find(|(begin, _)| line.starts_with(begin));
             typing.run(instead.map_or(line.as_str(), |(_, instead)| instead)).await?;
         }
         typed += 1;
     }
-    drop(forwards);
-    drain(&yard).await?;
-    for deployment in ["switchyard", "qa-agent", "coding-agent"] {
-        yard.rolled_out(deployment).await?;
-    }
-    Ok(format!("{typed} lines typed, and a drain; left out: {}", left_out.join(", ")))
+    Ok((typed, left_out))
 }
 
 /// Every line to type, without its comment.
@@ -79,8 +123,12 @@ fn lines(context: &Context) -> Outcome<Vec<String>> {
         |name: &str| std::fs::read_to_string(context.settings.repository.join("docs").join(name));
     let mut lines = blocks(&page("kubernetes.md")?);
     ensure(lines.len() > 10, || format!("docs/kubernetes.md has {lines:?}"))?;
-    let others = blocks(&page("operations.md")?);
-    lines.extend(others.into_iter().filter(|line| line.starts_with("kubectl")));
+    let operations = page("operations.md")?;
+    let begin = operations.split_once("\n## In Kubernetes, day by day\n");
+    let days = begin.ok_or("docs/operations.md has no day by day in Kubernetes")?.1;
+    let days = blocks(days.split_once("\n## ").map_or(days, |(days, _)| days));
+    ensure(days.len() > 10, || format!("docs/operations.md has {days:?}"))?;
+    lines.extend(days);
     Ok(lines)
 }
 
@@ -113,6 +161,9 @@ struct Typing {
     root: String,
     path: String,
     editor: String,
+    /// Variables that were set on the way, as they were typed.
+    set: String,
+    forwards: Vec<(String, Child)>,
 }
 
 impl Typing {
@@ -130,6 +181,8 @@ impl Typing {
             root: context.settings.repository.display().to_string(),
             path: format!("{beside}:{others}"),
             editor: editor.display().to_string(),
+            set: String::new(),
+            forwards: Vec::new(),
         })
     }
 
@@ -142,13 +195,18 @@ impl Typing {
         ]
     }
 
-    async fn run(&self, line: &str) -> Outcome {
-        let line = format!("cd '{}' && {line}", self.root);
-        run("bash", &["-o", "pipefail", "-c", &line], "", &self.variables()).await.map(drop)
+    async fn run(&mut self, line: &str) -> Outcome {
+        let script = format!("cd '{}' && {}{line}", self.root, self.set);
+        run("bash", &["-o", "pipefail", "-c", &script], "", &self.variables()).await?;
+        let name = line.split_once('=').map_or("", |(name, _)| name);
+        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            self.set.push_str(&format!("{line} && "));
+        }
+        Ok(())
     }
 
     /// Starts it, and waits until it works; it ends when dropped.
-    async fn forward(&self, line: &str) -> Outcome<Child> {
+    async fn forward(&mut self, line: &str) -> Outcome {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("exec {line}")]).envs(self.variables()).kill_on_drop(true);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
@@ -156,26 +214,18 @@ impl Typing {
         let first = tokio::time::timeout(SOON, said.lines().next_line()).await;
         let first = first.map_err(|_| format!("{line}: says nothing"))??.unwrap_or_default();
         ensure(first.contains(FORWARD.1), || format!("{line}: {first}"))?;
-        Ok(child)
+        self.forwards.push((line.to_owned(), child));
+        Ok(())
     }
-}
 
-/// `kubectl drain`, as the page has it, but of one Deployment's pods: on a cluster of one node it
-/// would take everything, this proof's own pods too.
-async fn drain(yard: &Yard<'_>) -> Outcome {
-    let pods = yard.json(&["get", "pods", "-l", "app=qa-agent"]).await?;
-    let node = pods["items"][0]["spec"]["nodeName"].as_str().ok_or("no pod of qa-agent")?;
-    let drained = kubectl(&[
-        "drain",
-        node,
-        "--ignore-daemonsets",
-        "--delete-emptydir-data",
-        "--pod-selector=app=qa-agent",
-        "--timeout=120s",
-    ])
-    .await;
-    kubectl(&["uncordon", node]).await?;
-    drained.map(drop)
+    /// Ends what is forwarded, and starts it again.
+    async fn forward_again(&mut self) -> Outcome {
+        for (line, mut child) in std::mem::take(&mut self.forwards) {
+            child.kill().await?;
+            self.forward(&line).await?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
