@@ -3,7 +3,6 @@
 
 pub mod connections;
 pub mod headers;
-pub mod io;
 pub mod location;
 
 use std::error::Error as StdError;

@@ -37,6 +37,10 @@ pub mod retry;
 
 pub mod forward;
 
+pub mod h1;
+
+pub mod wire;
+
 pub mod pool;
 
 pub mod metrics;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::error::{Code, Error};
-use crate::forward::io::Wire;
+use crate::wire::Wire;
 use crate::proxy::worker::{Client, Worker};
 use crate::shared::{Phase, Shared};
 use crate::table::View;

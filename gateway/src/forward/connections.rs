@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::io::Wire;
+use crate::wire::Wire;
 use crate::body::RequestBody;
 use crate::pool::Endpoint;
 

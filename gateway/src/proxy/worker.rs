@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::Code;
 use crate::forward::connections::Connections;
 use crate::forward::headers::{Peer, Scheme};
-use crate::forward::io::Wire;
+use crate::wire::Wire;
 use crate::metrics::Metrics;
 use crate::shared::Connected;
 use crate::table::View;

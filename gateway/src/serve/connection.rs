@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::error::Code;
 use crate::forward::connections::Local;
-use crate::forward::io::Wire;
+use crate::wire::Wire;
 use crate::proxy::worker::{Client, Worker};
 use crate::stack;
 

@@ -1,12 +1,13 @@
-//! A TCP connection as hyper reads and writes it, and as its owner watches it beside hyper.
+//! A TCP connection: read and written without calls that would only say "not yet", by ourselves or
+//! by hyper ([`Socket`]), and watched by its owner beside.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use futures_util::task::AtomicWaker;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -95,6 +96,65 @@ impl Wire {
         self.reset.load(Relaxed)
     }
 
+    /// Reads once, into what room `buffer` has. Nothing read means that the peer has closed.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut impl BufMut,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let room = buffer.chunk_mut().len();
+            match self.stream.try_read_buf(buffer) {
+                Ok(n) => {
+                    if 0 < n && n < room {
+                        self.drained(Interest::READABLE);
+                    }
+                    self.received.fetch_add(n as u64, Relaxed);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Writes once, as much as the kernel takes.
+    pub fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, data.len(), |stream| stream.try_write(data))
+    }
+
+    /// Writes once from several places, as much as the kernel takes.
+    pub fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = data.iter().map(|part| part.len()).sum();
+        self.poll_write_with(cx, length, |stream| stream.try_write_vectored(data))
+    }
+
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match write(&self.stream) {
+                Ok(n) => {
+                    if 0 < n && n < length {
+                        self.drained(Interest::WRITABLE);
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
     /// Marks the socket as drained after a short read or write: it saves the call that would
     /// only say so. Sound because the driver of a current-thread runtime does not run in between,
     /// and because closed sides are never unmarked.
@@ -121,22 +181,7 @@ impl AsyncRead for Socket {
             self.begun.advance(n);
             return Poll::Ready(Ok(()));
         }
-        let wire = &self.wire;
-        loop {
-            ready!(wire.stream.poll_read_ready(cx))?;
-            let room = buf.remaining();
-            match wire.stream.try_read_buf(buf) {
-                Ok(n) => {
-                    if 0 < n && n < room {
-                        wire.drained(Interest::READABLE);
-                    }
-                    wire.received.fetch_add(n as u64, Relaxed);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        self.wire.poll_read(cx, buf).map_ok(drop)
     }
 }
 
@@ -146,20 +191,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = &self.wire;
-        loop {
-            ready!(wire.stream.poll_write_ready(cx))?;
-            match wire.stream.try_write(data) {
-                Ok(n) => {
-                    if 0 < n && n < data.len() {
-                        wire.drained(Interest::WRITABLE);
-                    }
-                    return Poll::Ready(Ok(n));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        self.wire.poll_write(cx, data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
