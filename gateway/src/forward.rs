@@ -1,8 +1,10 @@
 //! One exchange with one endpoint: a connection, the clocks until the response's head, and what a
 //! failure means for a further attempt and for the endpoint's health.
 
+mod agent_body;
 pub mod connections;
 pub mod headers;
+pub mod http1;
 pub mod location;
 
 use std::error::Error as StdError;
@@ -13,14 +15,15 @@ use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
 use crate::pool::Endpoint;
-use connections::{ConnectError, Connection, Connections, Http1, Stream};
+pub use agent_body::AgentBody;
+use connections::{ConnectError, Connection, Connections, Http2};
+use http1::{Http1, SendError};
 
 /// What one exchange needs besides its request.
 pub struct Terms<'a> {
@@ -41,19 +44,9 @@ pub struct Terms<'a> {
 /// A response whose head is there.
 pub struct Answer {
     /// Head and body.
-    pub response: Response<Incoming>,
-    /// The connection it comes on; dropped early, the exchange is cancelled.
-    pub carrier: Carrier,
+    pub response: Response<AgentBody>,
     /// From the request's first byte to here.
     pub first_byte: Duration,
-}
-
-/// What a response comes on.
-pub enum Carrier {
-    /// A connection of its own, for the next request when the body has ended.
-    Http1(Http1),
-    /// A stream of a shared connection.
-    Http2(Stream),
 }
 
 /// What a failed attempt leaves possible.
@@ -202,28 +195,41 @@ async fn send(
     request: Request<RequestBody>,
 ) -> Result<Answer, Failure> {
     let begun = Instant::now();
-    let done = |response, carrier| Answer { response, carrier, first_byte: begun.elapsed() };
-    match connection {
-        Connection::Http1(mut http1) => {
-            let before = http1.received();
-            let sending = http1.sender.try_send_request(for_http1(request, terms.endpoint));
-            match before_first_byte(terms, begun, sending).await? {
-                Ok(response) => Ok(done(response, Carrier::Http1(http1))),
-                Err(failed) => {
-                    let died_idle = http1.reused && http1.received() == before;
-                    Err(send_failure(terms, failed, died_idle))
-                }
-            }
+    let response = match connection {
+        Connection::Http1(http1) => send1(terms, http1, request, begun).await?,
+        Connection::Http2(http2) => send2(terms, http2, request, begun).await?,
+    };
+    Ok(Answer { response, first_byte: begun.elapsed() })
+}
+
+async fn send1(
+    terms: &Terms<'_>,
+    mut http1: Http1,
+    request: Request<RequestBody>,
+    begun: Instant,
+) -> Result<Response<AgentBody>, Failure> {
+    let before = http1.received();
+    let sending = http1.send(for_http1(request, terms.endpoint));
+    match before_first_byte(terms, begun, sending).await? {
+        Ok((read, upload)) => Ok(http1.response(read, upload).map(AgentBody::Http1)),
+        Err(error) => {
+            let died_idle = http1.reused && http1.received() == before;
+            Err(send1_failure(terms, error, died_idle))
         }
-        Connection::Http2(http2) => {
-            let mut stream = http2.stream();
-            let request = for_http2(request, terms.endpoint);
-            let sending = stream.connection.sender.try_send_request(request);
-            match before_first_byte(terms, begun, sending).await? {
-                Ok(response) => Ok(done(response, Carrier::Http2(stream))),
-                Err(failed) => Err(send_failure(terms, failed, stream.connection.reused)),
-            }
-        }
+    }
+}
+
+async fn send2(
+    terms: &Terms<'_>,
+    http2: Http2,
+    request: Request<RequestBody>,
+    begun: Instant,
+) -> Result<Response<AgentBody>, Failure> {
+    let mut stream = http2.stream();
+    let sending = stream.connection.sender.try_send_request(for_http2(request, terms.endpoint));
+    match before_first_byte(terms, begun, sending).await? {
+        Ok(response) => Ok(response.map(|body| AgentBody::Http2(body, stream))),
+        Err(failed) => Err(send2_failure(terms, failed, stream.connection.reused)),
     }
 }
 
@@ -252,7 +258,28 @@ async fn before_first_byte<T>(
 }
 
 /// `died_idle`: the connection had served before, and nothing came on it for this request.
-fn send_failure(
+fn send1_failure(terms: &Terms<'_>, error: SendError, died_idle: bool) -> Failure {
+    if let Some(fault) = terms.source.fault() {
+        return Failure::new(fault, Chance::None, Blame::None);
+    }
+    match error {
+        SendError::Unsent { head, cause } => {
+            let failure = unsent_failure(cause, died_idle);
+            let whole = terms.source.can_repeat();
+            // What was read of the body for this attempt is read again for the next.
+            let again = || Request::from_parts(*head, terms.source.attempt());
+            if whole { failure.unsent(again()) } else { failure }
+        }
+        SendError::Refused(cause) => bad_response(cause),
+        cause => {
+            let is_reset = cause.is_reset();
+            closed_before_answer(cause, died_idle, is_reset)
+        }
+    }
+}
+
+/// `died_idle`: as for HTTP/1, as far as can be known.
+fn send2_failure(
     terms: &Terms<'_>,
     mut failed: TrySendError<Request<RequestBody>>,
     died_idle: bool,
@@ -262,27 +289,41 @@ fn send_failure(
     }
     let unsent = failed.take_message();
     let cause = failed.into_error();
-    let error = |code, text: &str| Error::new(code, text);
     if let Some(request) = unsent {
-        let error = error(Code::UpstreamReset, "the replica closed the connection").because(cause);
-        let blame = if died_idle { Blame::None } else { Blame::Failed };
-        return Failure::new(error, Chance::NotBegun, blame).unsent(request);
+        return unsent_failure(cause, died_idle).unsent(request);
     }
     if is_refused_stream(&cause) {
-        let error = error(Code::UpstreamReset, "the replica refused the request").because(cause);
-        return Failure::new(error, Chance::NotBegun, Blame::None);
+        let error = Error::new(Code::UpstreamReset, "the replica refused the request");
+        return Failure::new(error.because(cause), Chance::NotBegun, Blame::None);
     }
     if cause.is_parse() || cause.is_parse_too_large() {
-        let error = error(Code::BadResponse, "a replica sent no valid response head");
-        return Failure::new(error.because(cause), Chance::None, Blame::Failed);
+        return bad_response(cause);
     }
+    let is_reset = is_reset(&cause);
+    closed_before_answer(cause, died_idle, is_reset)
+}
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+fn unsent_failure(cause: impl Into<Cause>, died_idle: bool) -> Failure {
+    let error = Error::new(Code::UpstreamReset, "the replica closed the connection");
+    let blame = if died_idle { Blame::None } else { Blame::Failed };
+    Failure::new(error.because(cause), Chance::NotBegun, blame)
+}
+
+fn bad_response(cause: impl Into<Cause>) -> Failure {
+    let error = Error::new(Code::BadResponse, "a replica sent no valid response head");
+    Failure::new(error.because(cause), Chance::None, Blame::Failed)
+}
+
+fn closed_before_answer(cause: impl Into<Cause>, died_idle: bool, is_reset: bool) -> Failure {
     let text = "the replica closed the connection before it answered; it may have begun the work";
     let (chance, blame) = match died_idle {
         true => (Chance::Unknown, Blame::None),
-        false if is_reset(&cause) => (Chance::None, Blame::Refused),
+        false if is_reset => (Chance::None, Blame::Refused),
         false => (Chance::None, Blame::Failed),
     };
-    Failure::new(error(Code::UpstreamReset, text).because(cause), chance, blame)
+    Failure::new(Error::new(Code::UpstreamReset, text).because(cause), chance, blame)
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {

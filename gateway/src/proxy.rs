@@ -391,12 +391,11 @@ fn answer(
     location::relocate(response.headers_mut(), &place);
     *response.version_mut() = Version::default();
     if upgraded {
-        let on_agent = response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
-        let Some((client, agent)) = upgrade.zip(on_agent) else {
+        let Some(client) = upgrade else {
             let text = "the agent switched protocols though nobody had asked for it";
             return Err(Error::new(Code::BadResponse, text));
         };
-        return Ok(Handled::Tunnel(response, tunnel::Tunnel { client, agent, exchange }));
+        return Ok(Handled::Tunnel(response, tunnel::Tunnel { client, exchange }));
     }
     let shape = Shape {
         events: sse::may_be_added_to(response.headers()),

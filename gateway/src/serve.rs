@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::error::{Code, Error};
-use crate::wire::Wire;
 use crate::proxy::worker::{Client, Worker};
 use crate::shared::{Phase, Shared};
 use crate::table::View;
+use crate::wire::Wire;
 
 /// Connections that the kernel holds for a listener; it may cut this down (`somaxconn`).
 const BACKLOG: i32 = 4096;

@@ -40,7 +40,13 @@ impl Wire {
     /// The half for hyper. `begun`: bytes that were read before.
     #[must_use]
     pub fn socket(self: &Arc<Self>, begun: Bytes) -> TokioIo<Socket> {
-        TokioIo::new(Socket { wire: Arc::clone(self), begun })
+        TokioIo::new(self.half(begun))
+    }
+
+    /// The connection as a stream of bytes. `begun`: bytes that were read before.
+    #[must_use]
+    pub fn half(self: &Arc<Self>, begun: Bytes) -> Socket {
+        Socket { wire: Arc::clone(self), begun }
     }
 
     /// The connection.
@@ -82,6 +88,11 @@ impl Wire {
     pub fn close_write(&self) {
         // It fails when the peer was faster, which is as good.
         let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+    }
+
+    /// Ends both directions, for whoever waits on either.
+    pub fn close(&self) {
+        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Both);
     }
 
     /// Makes the close a reset, so that what was sent can't be taken for whole.
@@ -163,7 +174,7 @@ impl Wire {
     }
 }
 
-/// hyper's half of a connection.
+/// A connection as a stream of bytes: hyper's half of it, or a tunnel's end.
 pub struct Socket {
     wire: Arc<Wire>,
     begun: Bytes,

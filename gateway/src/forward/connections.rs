@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::wire::Wire;
+use super::http1::{Http1, Http1Body};
 use crate::body::RequestBody;
 use crate::pool::Endpoint;
+use crate::wire::Wire;
 
 /// HTTP/2 window of one stream: what a slow client can make the gateway hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -25,12 +25,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = i32::MAX as u32;
 /// What one HTTP/2 stream may have buffered for sending.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Largest response head that is read.
-const RESPONSE_HEAD_MAX: usize = 256 * 1024;
-/// Most fields of a response head.
-const RESPONSE_FIELDS_MAX: usize = 256;
-/// Read buffer of one HTTP/1 connection: enough for a head of [`RESPONSE_HEAD_MAX`].
-const READ_BUFFER_MAX: usize = RESPONSE_HEAD_MAX;
+/// Largest response head that is read over HTTP/2.
+const RESPONSE_HEAD_MAX: u32 = 256 * 1024;
 
 /// How a connection could not be made.
 #[derive(Debug)]
@@ -71,25 +67,6 @@ impl Connection {
             Self::Http1(connection) => connection.reused,
             Self::Http2(connection) => connection.reused,
         }
-    }
-}
-
-/// An HTTP/1.1 connection; dropped, it is closed.
-pub struct Http1 {
-    /// Where requests go in.
-    pub sender: http1::SendRequest<RequestBody>,
-    /// Whether it has served a request before.
-    pub reused: bool,
-    wire: Arc<Wire>,
-    _task: Task,
-    born: Instant,
-}
-
-impl Http1 {
-    /// Bytes that the agent has sent on it so far.
-    #[must_use]
-    pub fn received(&self) -> u64 {
-        self.wire.received()
     }
 }
 
@@ -147,7 +124,7 @@ impl Connections {
         }
         while let Some(Idle { mut connection, since }) = line.idle.pop() {
             let fresh = now < since + keepalive.idle && now < connection.born + keepalive.age;
-            if fresh && connection.sender.is_ready() {
+            if fresh && connection.is_quiet() {
                 connection.reused = true;
                 return Some(Connection::Http1(connection));
             }
@@ -166,7 +143,7 @@ impl Connections {
         keepalive: &config::Keepalive,
     ) -> Result<Connection, ConnectError> {
         if endpoint.protocol == config::Protocol::Http1 {
-            return Ok(Connection::Http1(handshake1(dial(&endpoint.address).await?).await?));
+            return Ok(Connection::Http1(Http1::new(dial(&endpoint.address).await?)));
         }
         let connecting =
             Rc::clone(&self.lines.borrow_mut().entry(endpoint.id).or_default().connecting);
@@ -182,19 +159,18 @@ impl Connections {
         Ok(Connection::Http2(made))
     }
 
-    /// Keeps a connection whose exchange is over for the next one, once hyper is done with it.
-    pub fn keep(self: &Rc<Self>, id: u64, connection: Http1, keepalive: &config::Keepalive) {
-        if connection.sender.is_closed() || keepalive.max == 0 {
-            return;
-        }
-        if connection.sender.is_ready() {
-            return self.put(id, connection, keepalive);
-        }
+    /// Keeps a connection whose response has ended for the next exchange, once the request's body
+    /// has been sent, too.
+    pub fn keep(self: &Rc<Self>, id: u64, body: Http1Body, keepalive: &config::Keepalive) {
+        let Some(idling) = body.into_idle().filter(|_| keepalive.max > 0) else { return };
+        let idling = match idling.now() {
+            Ok(connection) => return self.put(id, connection, keepalive),
+            Err(idling) => idling,
+        };
         let (this, keepalive) = (Rc::clone(self), *keepalive);
-        let mut connection = connection;
         tokio::task::spawn_local(async move {
-            let ready = std::future::poll_fn(|cx| connection.sender.poll_ready(cx));
-            if let Ok(Ok(())) = tokio::time::timeout(keepalive.idle, ready).await {
+            let settled = tokio::time::timeout(keepalive.idle, idling.settled());
+            if let Ok(Some(connection)) = settled.await {
                 this.put(id, connection, &keepalive);
             }
         });
@@ -217,10 +193,10 @@ impl Connections {
                 // Streams that are open hold the connection on their own.
                 return Rc::strong_count(&line.connecting) > 1;
             };
-            line.idle.retain(|idle| {
+            line.idle.retain_mut(|idle| {
                 now < idle.since + keepalive.idle
                     && now < idle.connection.born + keepalive.age
-                    && !idle.connection.sender.is_closed()
+                    && idle.connection.is_quiet()
             });
             line.shared.retain(|shared| shared.is_fresh(&keepalive, now));
             !line.idle.is_empty() || !line.shared.is_empty()
@@ -282,29 +258,13 @@ async fn dial(address: &config::Endpoint) -> Result<TcpStream, ConnectError> {
     Err(last)
 }
 
-async fn handshake1(stream: TcpStream) -> Result<Http1, ConnectError> {
-    let wire = Wire::new(stream);
-    let (sender, connection) = http1::Builder::new()
-        .writev(false)
-        .max_headers(RESPONSE_FIELDS_MAX)
-        .max_header_size(RESPONSE_HEAD_MAX)
-        .max_buf_size(READ_BUFFER_MAX)
-        .handshake(wire.socket(bytes::Bytes::new()))
-        .await
-        .map_err(ConnectError::Handshake)?;
-    // What goes wrong there is told to the request or the body that it went wrong for.
-    let task = tokio::task::spawn_local(async move { drop(connection.with_upgrades().await) });
-    let task = Task(task.abort_handle());
-    Ok(Http1 { sender, reused: false, wire, _task: task, born: Instant::now() })
-}
-
 async fn handshake2(stream: TcpStream) -> Result<Http2, ConnectError> {
     let (sender, connection) = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(RESPONSE_HEAD_MAX as u32)
+        .max_header_list_size(RESPONSE_HEAD_MAX)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
         .handshake(Wire::new(stream).socket(bytes::Bytes::new()))

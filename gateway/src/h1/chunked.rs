@@ -59,6 +59,12 @@ impl Chunked {
         self.at == At::End
     }
 
+    /// Whether there is nothing more to take, trailers neither.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_done() && self.trailers.is_empty()
+    }
+
     /// Moves the data in `input` together, and says where it is and how many bytes were used:
     /// all of them, unless the body ended before.
     ///

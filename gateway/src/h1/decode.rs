@@ -71,6 +71,15 @@ impl Decoder {
         }
     }
 
+    /// Whether there is nothing more to take, trailers neither.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Chunked(chunked) => chunked.is_over(),
+            _ => self.is_done(),
+        }
+    }
+
     /// The trailers of a body that is done, once.
     ///
     /// # Errors

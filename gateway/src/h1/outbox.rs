@@ -44,6 +44,12 @@ impl Outbox {
         self.front.len() - self.sent + self.piece.len() + self.behind.len()
     }
 
+    /// Whether more would go out in the same call without being copied twice.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.piece.is_empty() && self.behind.is_empty() && self.front.len() < COPIED_MAX
+    }
+
     /// Where the next bytes go: a head is written there.
     pub fn out(&mut self) -> &mut Vec<u8> {
         if !self.piece.is_empty() || !self.behind.is_empty() {

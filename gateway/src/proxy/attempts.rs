@@ -207,8 +207,7 @@ impl Attempts {
         self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
         let (head, incoming) = answer.response.into_parts();
         let Self { agent, deadline, .. } = self;
-        let carrier = answer.carrier;
-        let exchange = Exchange { agent, permit, lease, carrier, incoming, deadline };
+        let exchange = Exchange { agent, permit, lease, incoming, deadline };
         (exchange, Response::from_parts(head, ()))
     }
 }

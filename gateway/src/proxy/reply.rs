@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
@@ -18,8 +17,7 @@ use super::record::Record;
 use super::worker::{Client, Worker};
 use crate::body::sse;
 use crate::error::{Code, Error};
-use crate::forward::connections::Connections;
-use crate::forward::{Blame, Carrier};
+use crate::forward::{AgentBody, Blame};
 use crate::health;
 use crate::pool::Lease;
 use crate::table::{AgentRef, Permit};
@@ -53,12 +51,20 @@ pub struct Exchange {
     pub lease: Lease,
     /// The place that admission gave.
     pub permit: Permit,
-    /// The connection.
-    pub carrier: Carrier,
-    /// The body.
-    pub incoming: Incoming,
+    /// The body, and the connection that it comes on.
+    pub incoming: AgentBody,
     /// When the total clock fires.
     pub deadline: Instant,
+}
+
+impl Exchange {
+    /// The response is whole: its connection may serve the next request.
+    fn keep(self, worker: &Worker) {
+        if let AgentBody::Http1(body) = self.incoming {
+            let keepalive = &self.agent.settings.keepalive;
+            worker.connections.keep(self.lease.endpoint().id, body, keepalive);
+        }
+    }
 }
 
 /// A response that streams.
@@ -161,10 +167,7 @@ impl Streamed {
         self.done = true;
         self.dismiss();
         health::succeeded(&exchange.agent, &exchange.lease);
-        if let Carrier::Http1(connection) = exchange.carrier {
-            let keepalive = &exchange.agent.settings.keepalive;
-            keep(&self.worker.connections, exchange.lease.endpoint().id, connection, keepalive);
-        }
+        exchange.keep(&self.worker);
         self.record.done();
     }
 
@@ -350,19 +353,7 @@ pub async fn read_out(worker: &Rc<Worker>, mut exchange: Exchange) {
             Ok(Some(Err(_))) | Err(_) => return,
         }
     }
-    if let Carrier::Http1(connection) = exchange.carrier {
-        let keepalive = &exchange.agent.settings.keepalive;
-        keep(&worker.connections, exchange.lease.endpoint().id, connection, keepalive);
-    }
-}
-
-fn keep(
-    connections: &Rc<Connections>,
-    endpoint: u64,
-    connection: crate::forward::connections::Http1,
-    keepalive: &config::Keepalive,
-) {
-    connections.keep(endpoint, connection, keepalive);
+    exchange.keep(worker);
 }
 
 impl Drop for Streamed {

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::reply::Exchange;
 use super::worker::Worker;
 use crate::error::{Code, Error};
+use crate::forward::AgentBody;
 
 /// What one direction holds at once.
 const BUFFER: usize = 16 * 1024;
@@ -23,13 +24,11 @@ const BUFFER: usize = 16 * 1024;
 /// After one side has ended: how long the other may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Both ends, once their connections have been handed over.
+/// Both ends, once the client's connection has been handed over.
 pub(super) struct Tunnel {
     /// Towards the client.
     pub client: OnUpgrade,
-    /// Towards the agent.
-    pub agent: OnUpgrade,
-    /// What is held as long as it lasts.
+    /// Towards the agent, and what is held as long as it lasts.
     pub exchange: Exchange,
 }
 
@@ -52,15 +51,16 @@ impl Tunnel {
     }
 
     async fn run(self, record: &mut Record) {
-        let Self { client, agent, exchange } = self;
-        let (Ok(client), Ok(agent)) = tokio::join!(client, agent) else {
+        let Self { client, exchange } = self;
+        let Exchange { agent, permit: _permit, lease: _lease, incoming, .. } = exchange;
+        let (Ok(client), AgentBody::Http1(body)) = (client.await, incoming) else {
             record.failed(&Error::new(Code::UpstreamReset, "the upgrade was not completed"));
             return;
         };
-        let idle_timeout = exchange.agent.settings.idle_timeout;
+        let idle_timeout = agent.settings.idle_timeout;
         let moved = Moved { at: Cell::new(Instant::now()), sent: Cell::new(0) };
         let (client_in, client_out) = tokio::io::split(TokioIo::new(client));
-        let (agent_in, agent_out) = tokio::io::split(TokioIo::new(agent));
+        let (agent_in, agent_out) = tokio::io::split(body.into_socket());
         let mut up = pin!(pump(client_in, agent_out, &moved, false));
         let mut down = pin!(pump(agent_in, client_out, &moved, true));
         let either = async {

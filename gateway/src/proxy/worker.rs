@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::error::Code;
 use crate::forward::connections::Connections;
 use crate::forward::headers::{Peer, Scheme};
-use crate::wire::Wire;
 use crate::metrics::Metrics;
 use crate::shared::Connected;
 use crate::table::View;
+use crate::wire::Wire;
 
 /// One worker: its view of the table, its upstream connections, and what it has open.
 pub struct Worker {

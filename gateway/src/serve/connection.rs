@@ -16,9 +16,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::error::Code;
 use crate::forward::connections::Local;
-use crate::wire::Wire;
 use crate::proxy::worker::{Client, Worker};
 use crate::stack;
+use crate::wire::Wire;
 
 /// RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

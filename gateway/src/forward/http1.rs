@@ -1,0 +1,309 @@
+//! One exchange over HTTP/1.1. A connection is a plain object: it belongs to the exchange, then to
+//! the response's body, then to the line of idle ones. Dropped, it is closed, and what was under way
+//! on it is cancelled.
+
+mod upload;
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, request};
+use http_body::{Body, Frame, SizeHint};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::upload::{Upload, UploadError};
+use crate::body::RequestBody;
+use crate::h1::{BodyError, Decoder, HeadError, Inbox, ResponseHead};
+use crate::wire::{Socket, Wire};
+
+/// Largest response head that is read.
+const RESPONSE_HEAD_MAX: usize = 256 * 1024;
+
+/// An HTTP/1.1 connection to an agent.
+pub struct Http1 {
+    wire: Arc<Wire>,
+    inbox: Inbox,
+    /// Whether it has served a request before.
+    pub(super) reused: bool,
+    pub(super) born: Instant,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The connection was gone before anything of the request was sent.
+    #[error("nothing could be sent: {cause}")]
+    Unsent {
+        /// The request's head.
+        head: Box<request::Parts>,
+        /// How it broke.
+        cause: io::Error,
+    },
+    /// The request's body broke off; its source knows why.
+    #[error("the request's body broke off")]
+    Body,
+    /// What came is no response.
+    #[error(transparent)]
+    Refused(crate::h1::Refused),
+    /// The agent closed the connection.
+    #[error("the connection was closed")]
+    Closed,
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl SendError {
+    /// Whether the agent reset the connection.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+}
+
+impl From<HeadError> for SendError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Refused(refused) => Self::Refused(refused),
+            HeadError::Cut => Self::Closed,
+            HeadError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+impl Http1 {
+    /// A connection that was just made.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        let wire = Wire::new(stream);
+        Self { wire, inbox: Inbox::default(), reused: false, born: Instant::now() }
+    }
+
+    /// Bytes that the agent has sent on it so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.wire.received()
+    }
+
+    /// Whether the agent has neither closed it nor sent what nobody asked for. No system call: the
+    /// readiness of a socket that was read empty is that of what came since.
+    #[must_use]
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        if self.wire.stream().poll_read_ready(&mut cx).is_pending() {
+            return true;
+        }
+        // The last read may have been just full; one call tells that from news.
+        let mut byte = [0];
+        let looked = self.wire.poll_read(&mut cx, &mut &mut byte[..]);
+        looked.is_pending()
+    }
+
+    /// Sends a request and waits for the response's head. Both ways are open at once: an answer may
+    /// come before the request has ended, whose rest then goes on being sent on a task of its
+    /// own, for as long as the response lives. The request's head and what is there of its
+    /// body go out in one call.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(ResponseHead, Option<Upload>), SendError> {
+        let (head, body) = request.into_parts();
+        let mut upload = Some(Upload::new(&head, body));
+        let mut broken = None;
+        let read = std::future::poll_fn(|cx| {
+            match upload.as_mut().map_or(Poll::Pending, |upload| upload.poll(&self.wire, cx)) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => upload = None,
+                Poll::Ready(Err(UploadError::Io(cause))) => {
+                    let unsent = upload.take().is_some_and(|upload| !upload.has_begun());
+                    if unsent {
+                        return Poll::Ready(Err(Stopped::Unsent(cause)));
+                    }
+                    // An agent may answer and close without reading all of a request.
+                    broken = Some(cause);
+                }
+                Poll::Ready(Err(UploadError::Body)) => return Poll::Ready(Err(Stopped::Body)),
+            }
+            self.poll_head(&head.method, cx).map(Ok)
+        });
+        let read = read.await;
+        match read {
+            Ok(Ok(mut response)) => {
+                response.keep_alive &= broken.is_none();
+                Ok((response, upload))
+            }
+            Ok(Err(error)) => Err(broken.map_or(error, SendError::Io)),
+            Err(Stopped::Body) => Err(SendError::Body),
+            Err(Stopped::Unsent(cause)) => Err(SendError::Unsent { head: Box::new(head), cause }),
+        }
+    }
+
+    /// The response's head; those before it (RFC 9110, section 15.2) are skipped.
+    fn poll_head(
+        &mut self,
+        asked: &Method,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, SendError>> {
+        loop {
+            let polled = self.inbox.poll_response(&self.wire, (asked, RESPONSE_HEAD_MAX), cx);
+            let Some(response) = std::task::ready!(polled)? else {
+                return Poll::Ready(Err(SendError::Closed));
+            };
+            let status = response.head.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(response));
+            }
+        }
+    }
+
+    /// The response whose head was read, with its body.
+    #[must_use]
+    pub fn response(self, read: ResponseHead, upload: Option<Upload>) -> Response<Http1Body> {
+        let decoder = Decoder::new(read.framing);
+        let keep_alive = read.keep_alive;
+        let upload = upload.map(|upload| Running::start(upload, Arc::clone(&self.wire)));
+        read.head.map(|()| Http1Body { connection: self, decoder, keep_alive, upload })
+    }
+}
+
+/// What stopped a request before its response.
+enum Stopped {
+    Unsent(io::Error),
+    Body,
+}
+
+/// A request's body that is still being sent though its response has begun.
+struct Running {
+    task: JoinHandle<()>,
+    state: Rc<Cell<State>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    /// All of it was sent.
+    Done,
+    /// The connection broke, or the agent no longer reads: its response may still be whole.
+    Unread,
+    /// The request will never be whole, so its response must not be taken for whole either.
+    BrokenOff,
+}
+
+impl Running {
+    fn start(mut upload: Upload, wire: Arc<Wire>) -> Self {
+        let state = Rc::new(Cell::new(State::Running));
+        let told = Rc::clone(&state);
+        let task = tokio::task::spawn_local(async move {
+            let sent = std::future::poll_fn(|cx| upload.poll(&wire, cx)).await;
+            told.set(match sent {
+                Ok(()) => State::Done,
+                Err(UploadError::Io(_)) => State::Unread,
+                Err(UploadError::Body) => State::BrokenOff,
+            });
+            if told.get() == State::BrokenOff {
+                // Both the agent and who reads its response are woken by that.
+                wire.close();
+            }
+        });
+        Self { task, state }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A response's body, read from the socket when it is polled. It owns the connection.
+pub struct Http1Body {
+    connection: Http1,
+    decoder: Decoder,
+    keep_alive: bool,
+    upload: Option<Running>,
+}
+
+impl Http1Body {
+    /// The connection, where it may serve another request: now, or once the request's body has
+    /// been sent.
+    pub fn into_idle(self) -> Option<Idling> {
+        let Self { connection, decoder, keep_alive, upload } = self;
+        let clean = keep_alive && decoder.is_over() && connection.inbox.is_empty();
+        clean.then_some(Idling { connection, upload })
+    }
+
+    /// The connection, which is for another protocol from here on.
+    #[must_use]
+    pub fn into_socket(mut self) -> Socket {
+        let begun = self.connection.inbox.take();
+        self.connection.wire.half(begun)
+    }
+
+    fn is_broken_off(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.state.get() == State::BrokenOff)
+    }
+}
+
+/// A connection on its way to the idle ones.
+pub struct Idling {
+    connection: Http1,
+    upload: Option<Running>,
+}
+
+impl Idling {
+    /// The connection, if nothing is under way on it.
+    ///
+    /// # Errors
+    /// With itself where something is: see [`Idling::settled`].
+    pub fn now(self) -> Result<Http1, Self> {
+        match &self.upload {
+            None => Ok(self.connection),
+            Some(upload) if upload.state.get() == State::Done => Ok(self.connection),
+            Some(_) => Err(self),
+        }
+    }
+
+    /// The connection once the request's body has been sent, if that ends well.
+    pub async fn settled(mut self) -> Option<Http1> {
+        if let Some(upload) = &mut self.upload {
+            (&mut upload.task).await.ok()?;
+        }
+        self.now().ok()
+    }
+}
+
+impl Body for Http1Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let connection = &mut this.connection;
+        let polled = connection.inbox.poll_piece(&connection.wire, &mut this.decoder, cx);
+        if this.is_broken_off() {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.decoder.is_over() && !self.is_broken_off()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.size_hint()
+    }
+}
