@@ -80,48 +80,44 @@ pub struct Failure {
     pub chance: Chance,
     /// What health is told.
     pub blame: Blame,
-    /// The request, where nothing of it was sent.
-    pub request: Option<Request<RequestBody>>,
+    /// Nothing of the request was sent, nor taken from its body.
+    pub unsent: bool,
 }
 
 impl Failure {
     fn new(error: Error, chance: Chance, blame: Blame) -> Self {
-        Self { error, chance, blame, request: None }
+        Self { error, chance, blame, unsent: false }
     }
 
-    fn unsent(mut self, request: Request<RequestBody>) -> Self {
-        self.request = Some(request);
+    fn unsent(mut self) -> Self {
+        self.unsent = true;
         self
     }
 }
 
-/// Sends the request and waits for the response's head. Dropping the future cancels it.
+/// Sends the request with the body of [`Terms::source`], and waits for the response's head. Dropping
+/// the future cancels it.
 ///
 /// # Errors
 /// Which clock fired or what broke, and what may be tried then.
-pub async fn exchange(
-    terms: &Terms<'_>,
-    mut request: Request<RequestBody>,
-) -> Result<Answer, Failure> {
+pub async fn exchange(terms: &Terms<'_>, head: &mut Request<()>) -> Result<Answer, Failure> {
     loop {
         let connection = match terms.connections.idle(terms.endpoint, &terms.settings.keepalive) {
             Some(connection) => connection,
             // On the heap: few requests need one, and every request's future would be that large.
             None => match Box::pin(connect(terms)).await {
                 Ok(connection) => connection,
-                Err(failure) => return Err(failure.unsent(request)),
+                Err(failure) => return Err(failure.unsent()),
             },
         };
         let reused = connection.is_reused();
-        match send(terms, connection, request).await {
+        match send(terms, connection, head).await {
             // An idle connection was closed before anything was sent on it: take another.
-            Err(Failure { request: Some(unsent), chance: Chance::NotBegun, .. }) if reused => {
-                request = unsent;
-            }
+            Err(Failure { unsent: true, chance: Chance::NotBegun, .. }) if reused => {}
             done => return done,
         }
         if Instant::now() >= terms.deadline {
-            return Err(total_timeout(terms).unsent(request));
+            return Err(total_timeout(terms).unsent());
         }
     }
 }
@@ -192,12 +188,12 @@ fn total_timeout(terms: &Terms<'_>) -> Failure {
 async fn send(
     terms: &Terms<'_>,
     connection: Connection,
-    request: Request<RequestBody>,
+    head: &mut Request<()>,
 ) -> Result<Answer, Failure> {
     let begun = Instant::now();
     let response = match connection {
-        Connection::Http1(http1) => send1(terms, http1, request, begun).await?,
-        Connection::Http2(http2) => send2(terms, http2, request, begun).await?,
+        Connection::Http1(http1) => send1(terms, http1, head, begun).await?,
+        Connection::Http2(http2) => send2(terms, http2, head, begun).await?,
     };
     Ok(Answer { response, first_byte: begun.elapsed() })
 }
@@ -205,11 +201,12 @@ async fn send(
 async fn send1(
     terms: &Terms<'_>,
     mut http1: Http1,
-    request: Request<RequestBody>,
+    head: &mut Request<()>,
     begun: Instant,
 ) -> Result<Response<AgentBody>, Failure> {
     let before = http1.received();
-    let sending = http1.send(for_http1(request, terms.endpoint));
+    head.headers_mut().insert(http::header::HOST, terms.endpoint.host.clone());
+    let sending = http1.send(head, terms.source.attempt());
     match before_first_byte(terms, begun, sending).await? {
         Ok((read, upload)) => Ok(http1.response(read, upload).map(AgentBody::Http1)),
         Err(error) => {
@@ -222,11 +219,11 @@ async fn send1(
 async fn send2(
     terms: &Terms<'_>,
     http2: Http2,
-    request: Request<RequestBody>,
+    head: &Request<()>,
     begun: Instant,
 ) -> Result<Response<AgentBody>, Failure> {
     let mut stream = http2.stream();
-    let sending = stream.connection.sender.try_send_request(for_http2(request, terms.endpoint));
+    let sending = stream.connection.sender.try_send_request(for_http2(head, terms));
     match before_first_byte(terms, begun, sending).await? {
         Ok(response) => Ok(response.map(|body| AgentBody::Http2(body, stream))),
         Err(failed) => Err(send2_failure(terms, failed, stream.connection.reused)),
@@ -263,13 +260,11 @@ fn send1_failure(terms: &Terms<'_>, error: SendError, died_idle: bool) -> Failur
         return Failure::new(fault, Chance::None, Blame::None);
     }
     match error {
-        SendError::Unsent { head, cause } => {
-            let failure = unsent_failure(cause, died_idle);
-            let whole = terms.source.can_repeat();
-            // What was read of the body for this attempt is read again for the next.
-            let again = || Request::from_parts(*head, terms.source.attempt());
-            if whole { failure.unsent(again()) } else { failure }
+        // What was taken of the body for this attempt is taken again for the next.
+        SendError::Unsent(cause) if terms.source.can_repeat() => {
+            unsent_failure(cause, died_idle).unsent()
         }
+        SendError::Unsent(cause) => unsent_failure(cause, died_idle),
         SendError::Refused(cause) => bad_response(cause),
         cause => {
             let is_reset = cause.is_reset();
@@ -287,10 +282,10 @@ fn send2_failure(
     if let Some(fault) = terms.source.fault() {
         return Failure::new(fault, Chance::None, Blame::None);
     }
-    let unsent = failed.take_message();
+    let unsent = failed.take_message().is_some();
     let cause = failed.into_error();
-    if let Some(request) = unsent {
-        return unsent_failure(cause, died_idle).unsent(request);
+    if unsent {
+        return unsent_failure(cause, died_idle).unsent();
     }
     if is_refused_stream(&cause) {
         let error = Error::new(Code::UpstreamReset, "the replica refused the request");
@@ -351,26 +346,15 @@ fn is_refused_stream(error: &hyper::Error) -> bool {
     })
 }
 
-fn for_http1(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
-    *request.version_mut() = Version::HTTP_11;
-    let path = path_of(&mut request);
-    *request.uri_mut() = Uri::from(path);
-    request.headers_mut().insert(http::header::HOST, endpoint.host.clone());
-    request
-}
-
-fn for_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
+fn for_http2(head: &Request<()>, terms: &Terms<'_>) -> Request<RequestBody> {
+    let mut request = head.clone().map(|()| terms.source.attempt());
     *request.version_mut() = Version::HTTP_2;
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(endpoint.authority.clone());
-    parts.path_and_query = Some(path_of(&mut request));
+    parts.authority = Some(terms.endpoint.authority.clone());
+    let path = head.uri().path_and_query().cloned();
+    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
     request.headers_mut().remove(http::header::HOST);
     request
-}
-
-fn path_of(request: &mut Request<RequestBody>) -> PathAndQuery {
-    let uri = std::mem::take(request.uri_mut());
-    uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }

@@ -37,10 +37,6 @@ pub mod retry;
 
 pub mod forward;
 
-pub mod h1;
-
-pub mod wire;
-
 pub mod pool;
 
 pub mod metrics;
@@ -48,5 +44,9 @@ pub mod metrics;
 pub mod request_id;
 
 pub mod body;
+
+pub mod h1;
+
+pub mod wire;
 
 pub mod error;

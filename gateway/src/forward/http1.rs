@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, request};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -39,13 +39,8 @@ pub struct Http1 {
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// The connection was gone before anything of the request was sent.
-    #[error("nothing could be sent: {cause}")]
-    Unsent {
-        /// The request's head.
-        head: Box<request::Parts>,
-        /// How it broke.
-        cause: io::Error,
-    },
+    #[error("nothing could be sent: {0}")]
+    Unsent(#[source] io::Error),
     /// The request's body broke off; its source knows why.
     #[error("the request's body broke off")]
     Body,
@@ -115,36 +110,33 @@ impl Http1 {
     /// See [`SendError`].
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        head: &Request<()>,
+        body: RequestBody,
     ) -> Result<(ResponseHead, Option<Upload>), SendError> {
-        let (head, body) = request.into_parts();
-        let mut upload = Some(Upload::new(&head, body));
+        let mut upload = Some(Upload::new(head, body));
         let mut broken = None;
         let read = std::future::poll_fn(|cx| {
             match upload.as_mut().map_or(Poll::Pending, |upload| upload.poll(&self.wire, cx)) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => upload = None,
+                Poll::Ready(Err(UploadError::Body)) => return Poll::Ready(Err(SendError::Body)),
                 Poll::Ready(Err(UploadError::Io(cause))) => {
-                    let unsent = upload.take().is_some_and(|upload| !upload.has_begun());
-                    if unsent {
-                        return Poll::Ready(Err(Stopped::Unsent(cause)));
+                    if upload.take().is_some_and(|upload| !upload.has_begun()) {
+                        return Poll::Ready(Err(SendError::Unsent(cause)));
                     }
                     // An agent may answer and close without reading all of a request.
                     broken = Some(cause);
                 }
-                Poll::Ready(Err(UploadError::Body)) => return Poll::Ready(Err(Stopped::Body)),
             }
-            self.poll_head(&head.method, cx).map(Ok)
+            self.poll_head(head.method(), cx)
         });
-        let read = read.await;
-        match read {
-            Ok(Ok(mut response)) => {
+        match (read.await, broken) {
+            (Err(SendError::Closed | SendError::Io(_)), Some(cause)) => Err(cause.into()),
+            (read, broken) => {
+                let mut response = read?;
                 response.keep_alive &= broken.is_none();
                 Ok((response, upload))
             }
-            Ok(Err(error)) => Err(broken.map_or(error, SendError::Io)),
-            Err(Stopped::Body) => Err(SendError::Body),
-            Err(Stopped::Unsent(cause)) => Err(SendError::Unsent { head: Box::new(head), cause }),
         }
     }
 
@@ -174,12 +166,6 @@ impl Http1 {
         let upload = upload.map(|upload| Running::start(upload, Arc::clone(&self.wire)));
         read.head.map(|()| Http1Body { connection: self, decoder, keep_alive, upload })
     }
-}
-
-/// What stopped a request before its response.
-enum Stopped {
-    Unsent(io::Error),
-    Body,
 }
 
 /// A request's body that is still being sent though its response has begun.

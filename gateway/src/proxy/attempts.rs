@@ -12,7 +12,7 @@ use super::record::Record;
 use super::reply::{Exchange, read_out};
 use super::worker::Worker;
 use super::{Call, no_endpoint, stand_in_line};
-use crate::body::{RequestBody, Source, while_reading};
+use crate::body::{Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Failure, Terms};
 use crate::pool::{Endpoint, Lease};
@@ -101,7 +101,6 @@ impl Attempts {
             self.agent.state.budget.request();
         }
         let mut tried = Vec::new();
-        let mut unsent = None;
         let mut waits = 0;
         loop {
             let session = self.session.as_ref().map(HeaderValue::as_bytes);
@@ -112,8 +111,7 @@ impl Attempts {
                 continue;
             };
             notes.endpoint = Some(std::sync::Arc::clone(lease.endpoint()));
-            let request = unsent.take().unwrap_or_else(|| self.request());
-            let failure = match self.one(worker, &lease, request).await {
+            let failure = match self.one(worker, &lease).await {
                 Ok(answer) if is_not_begun(&answer) && self.repeats(&lease, &notes) => None,
                 Ok(answer) => {
                     notes.first_byte = Some(answer.first_byte);
@@ -128,19 +126,13 @@ impl Attempts {
                 if !self.allows(&failure) || !self.may_retry(notes.retries) {
                     return (notes, Err(failure.error));
                 }
-                unsent = failure.request;
             }
             notes.retries += 1;
             self.agent.metrics.retries.increment(1);
         }
     }
 
-    async fn one(
-        &self,
-        worker: &Rc<Worker>,
-        lease: &Lease,
-        request: Request<RequestBody>,
-    ) -> Result<Answer, Failure> {
+    async fn one(&mut self, worker: &Rc<Worker>, lease: &Lease) -> Result<Answer, Failure> {
         let terms = Terms {
             connections: &worker.connections,
             endpoint: lease.endpoint(),
@@ -149,16 +141,12 @@ impl Attempts {
             deadline: self.deadline,
             read_ahead: self.read_ahead,
         };
-        forward::exchange(&terms, request).await
-    }
-
-    fn request(&self) -> Request<RequestBody> {
-        self.head.clone().map(|()| self.source.attempt())
+        forward::exchange(&terms, &mut self.head).await
     }
 
     /// Whether this kind of failure leaves another attempt possible.
     fn allows(&self, failure: &Failure) -> bool {
-        let state = (failure.request.is_some(), self.source.can_repeat());
+        let state = (failure.unsent, self.source.can_repeat());
         retry::allows(failure.chance, state, self.head.method(), self.head.headers())
     }
 

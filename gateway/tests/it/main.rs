@@ -30,6 +30,7 @@ mod drain;
 mod ejection;
 mod errors;
 mod external_metrics;
+mod framing;
 mod headers;
 mod heartbeats;
 mod isolation;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::request;
+use http::Request;
 use http_body::{Body, Frame};
 
 use crate::body::RequestBody;
@@ -33,11 +33,11 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(head: &request::Parts, body: RequestBody) -> Self {
+    pub(super) fn new(head: &Request<()>, body: RequestBody) -> Self {
         let exact = body.size_hint().exact();
-        let encoder = Encoder::for_request(&head.method, &head.headers, exact);
+        let encoder = Encoder::for_request(head.method(), head.headers(), exact);
         let mut outbox = Outbox::default();
-        write::request(&head.method, &head.uri, &head.headers, &encoder, outbox.out());
+        write::request(head.method(), head.uri(), head.headers(), &encoder, outbox.out());
         Self { body, encoder, outbox, ended: false, begun: false }
     }
 
