@@ -2,15 +2,18 @@
 //! failure means for a further attempt and for the endpoint's health.
 
 mod agent_body;
+mod clock;
 pub mod connections;
 pub mod headers;
 pub mod http1;
 pub mod location;
 
 use std::error::Error as StdError;
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
@@ -22,6 +25,7 @@ use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
 use crate::pool::Endpoint;
 pub use agent_body::AgentBody;
+use clock::Clock;
 use connections::{ConnectError, Connection, Connections, Http2};
 use http1::{Http1, SendError};
 
@@ -206,8 +210,11 @@ async fn send1(
 ) -> Result<Response<AgentBody>, Failure> {
     let before = http1.received();
     head.headers_mut().insert(http::header::HOST, terms.endpoint.host.clone());
+    let mut clock = std::mem::take(&mut http1.clock);
     let sending = http1.send(head, terms.source.attempt());
-    match before_first_byte(terms, begun, sending).await? {
+    let sent = before_first_byte(terms, begun, &mut clock, sending).await?;
+    http1.clock = clock;
+    match sent {
         Ok((read, upload)) => Ok(http1.response(read, upload).map(AgentBody::Http1)),
         Err(error) => {
             let died_idle = http1.reused && http1.received() == before;
@@ -224,7 +231,7 @@ async fn send2(
 ) -> Result<Response<AgentBody>, Failure> {
     let mut stream = http2.stream();
     let sending = stream.connection.sender.try_send_request(for_http2(head, terms));
-    match before_first_byte(terms, begun, sending).await? {
+    match before_first_byte(terms, begun, &mut Clock::default(), sending).await? {
         Ok(response) => Ok(response.map(|body| AgentBody::Http2(body, stream))),
         Err(failed) => Err(send2_failure(terms, failed, stream.connection.reused)),
     }
@@ -234,24 +241,34 @@ async fn send2(
 async fn before_first_byte<T>(
     terms: &Terms<'_>,
     begun: Instant,
+    clock: &mut Clock,
     sending: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut sending = pin!(sending);
-    let clock = terms.settings.first_byte_timeout;
-    let mut due = begun + clock;
-    loop {
-        match tokio::time::timeout_at(due.min(terms.deadline), &mut sending).await {
-            Ok(done) => return Ok(done),
-            Err(_) if Instant::now() >= terms.deadline => return Err(total_timeout(terms)),
-            Err(_) => {}
+    let timeout = terms.settings.first_byte_timeout;
+    let mut due = begun + timeout;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(done) = sending.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            ready!(clock.poll(due.min(terms.deadline), cx));
+            let now = Instant::now();
+            if now >= terms.deadline {
+                return Poll::Ready(Err(total_timeout(terms)));
+            }
+            due = terms.source.ended_at().unwrap_or(now).max(begun) + timeout;
+            if due <= now {
+                return Poll::Ready(Err(first_byte_timeout(timeout)));
+            }
         }
-        due = terms.source.ended_at().unwrap_or_else(Instant::now).max(begun) + clock;
-        if due <= Instant::now() {
-            let text = format!("no answer within {clock:?} of the request");
-            let error = Error::new(Code::FirstByteTimeout, text);
-            return Err(Failure::new(error, Chance::None, Blame::Failed));
-        }
-    }
+    })
+    .await
+}
+
+fn first_byte_timeout(timeout: Duration) -> Failure {
+    let text = format!("no answer within {timeout:?} of the request");
+    Failure::new(Error::new(Code::FirstByteTimeout, text), Chance::None, Blame::Failed)
 }
 
 /// `died_idle`: the connection had served before, and nothing came on it for this request.

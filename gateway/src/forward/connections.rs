@@ -110,7 +110,8 @@ struct Line {
 /// One worker's connections, by endpoint.
 #[derive(Default)]
 pub struct Connections {
-    lines: RefCell<HashMap<u64, Line>>,
+    /// By the endpoint's id, a number of ours that nobody can choose.
+    lines: RefCell<HashMap<u64, Line, foldhash::fast::RandomState>>,
 }
 
 impl Connections {

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::upload::{Upload, UploadError};
+use super::clock::Clock;
 use crate::body::RequestBody;
 use crate::h1::{BodyError, Decoder, HeadError, Inbox, ResponseHead};
 use crate::wire::{Socket, Wire};
@@ -33,6 +34,8 @@ pub struct Http1 {
     /// Whether it has served a request before.
     pub(super) reused: bool,
     pub(super) born: Instant,
+    /// For what its requests wait for.
+    pub(super) clock: Clock,
 }
 
 /// Why there is no response.
@@ -78,7 +81,8 @@ impl Http1 {
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
         let wire = Wire::new(stream);
-        Self { wire, inbox: Inbox::default(), reused: false, born: Instant::now() }
+        let (inbox, clock) = Default::default();
+        Self { wire, inbox, reused: false, born: Instant::now(), clock }
     }
 
     /// Bytes that the agent has sent on it so far.

@@ -185,7 +185,7 @@ impl Streamed {
         }
     }
 
-    /// Whether the agent's last byte was given to hyper.
+    /// Whether the agent's last byte was passed on.
     fn is_whole(&self) -> bool {
         self.exchange.borrow().as_ref().is_some_and(|exchange| exchange.incoming.is_end_stream())
     }
