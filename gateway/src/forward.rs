@@ -11,7 +11,7 @@ pub mod location;
 use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -197,7 +197,8 @@ async fn send(
     let begun = Instant::now();
     let response = match connection {
         Connection::Http1(http1) => send1(terms, http1, head, begun).await?,
-        Connection::Http2(http2) => send2(terms, http2, head, begun).await?,
+        // On the heap: few agents speak it, and every request's future would be that large.
+        Connection::Http2(http2) => Box::pin(send2(terms, http2, head, begun)).await?,
     };
     Ok(Answer { response, first_byte: begun.elapsed() })
 }
@@ -211,8 +212,10 @@ async fn send1(
     let before = http1.received();
     head.headers_mut().insert(http::header::HOST, terms.endpoint.host.clone());
     let mut clock = std::mem::take(&mut http1.clock);
-    let sending = http1.send(head, terms.source.attempt());
-    let sent = before_first_byte(terms, begun, &mut clock, sending).await?;
+    let sent = {
+        let sending = pin!(http1.send(head, terms.source.attempt()));
+        before_first_byte(terms, begun, &mut clock, sending).await?
+    };
     http1.clock = clock;
     match sent {
         Ok((read, upload)) => Ok(http1.response(read, upload).map(AgentBody::Http1)),
@@ -230,7 +233,7 @@ async fn send2(
     begun: Instant,
 ) -> Result<Response<AgentBody>, Failure> {
     let mut stream = http2.stream();
-    let sending = stream.connection.sender.try_send_request(for_http2(head, terms));
+    let sending = pin!(stream.connection.sender.try_send_request(for_http2(head, terms)));
     match before_first_byte(terms, begun, &mut Clock::default(), sending).await? {
         Ok(response) => Ok(response.map(|body| AgentBody::Http2(body, stream))),
         Err(failed) => Err(send2_failure(terms, failed, stream.connection.reused)),
@@ -242,9 +245,8 @@ async fn before_first_byte<T>(
     terms: &Terms<'_>,
     begun: Instant,
     clock: &mut Clock,
-    sending: impl Future<Output = T>,
+    mut sending: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Failure> {
-    let mut sending = pin!(sending);
     let timeout = terms.settings.first_byte_timeout;
     let mut due = begun + timeout;
     poll_fn(|cx| {

@@ -55,7 +55,7 @@ impl Attempts {
     ///
     /// # Errors
     /// What the last attempt came to.
-    pub(super) async fn run(self, call: &Call, record: &mut Record) -> Outcome {
+    pub(super) async fn run(mut self, call: &Call, record: &mut Record) -> Outcome {
         let (notes, outcome) = match self.agent.settings.on_disconnect {
             config::OnDisconnect::Cancel => self.all(&call.worker).await,
             config::OnDisconnect::Continue => Box::pin(self.beside(call)).await?,
@@ -70,7 +70,7 @@ impl Attempts {
     }
 
     /// On a task of their own, which the client's leaving does not end.
-    async fn beside(self, call: &Call) -> Result<(Notes, Outcome), Error> {
+    async fn beside(mut self, call: &Call) -> Result<(Notes, Outcome), Error> {
         let (mut told, telling) = oneshot::channel();
         let worker = Rc::clone(&call.worker);
         call.client.outlives_client.set(true);
@@ -94,7 +94,7 @@ impl Attempts {
         outcome.map_err(|_| Error::new(Code::Internal, "the exchange's task ended"))
     }
 
-    async fn all(mut self, worker: &Rc<Worker>) -> (Notes, Outcome) {
+    async fn all(&mut self, worker: &Rc<Worker>) -> (Notes, Outcome) {
         let mut notes = Notes::default();
         let retry = self.agent.settings.retry;
         if retry.is_some() {
@@ -189,12 +189,12 @@ impl Attempts {
         Ok(())
     }
 
-    fn settle(self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
+    fn settle(&self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
         self.source.settle();
         permit.settle(lease.place());
         self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
         let (head, incoming) = answer.response.into_parts();
-        let Self { agent, deadline, .. } = self;
+        let (agent, deadline) = (self.agent.clone(), self.deadline);
         let exchange = Exchange { agent, permit, lease, incoming, deadline };
         (exchange, Response::from_parts(head, ()))
     }
