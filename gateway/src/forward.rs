@@ -280,10 +280,11 @@ fn send1_failure(terms: &Terms<'_>, error: SendError, died_idle: bool) -> Failur
     }
     match error {
         // What was taken of the body for this attempt is taken again for the next.
-        SendError::Unsent(cause) if terms.source.can_repeat() => {
-            unsent_failure(cause, died_idle).unsent()
+        SendError::Unsent(cause) => {
+            let is_reset = cause.kind() == ErrorKind::ConnectionReset;
+            let failure = unsent_failure(cause, died_idle, is_reset);
+            if terms.source.can_repeat() { failure.unsent() } else { failure }
         }
-        SendError::Unsent(cause) => unsent_failure(cause, died_idle),
         SendError::Refused(cause) => bad_response(cause),
         cause => {
             let is_reset = cause.is_reset();
@@ -304,7 +305,8 @@ fn send2_failure(
     let unsent = failed.take_message().is_some();
     let cause = failed.into_error();
     if unsent {
-        return unsent_failure(cause, died_idle).unsent();
+        let is_reset = is_reset(&cause);
+        return unsent_failure(cause, died_idle, is_reset).unsent();
     }
     if is_refused_stream(&cause) {
         let error = Error::new(Code::UpstreamReset, "the replica refused the request");
@@ -319,10 +321,9 @@ fn send2_failure(
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-fn unsent_failure(cause: impl Into<Cause>, died_idle: bool) -> Failure {
+fn unsent_failure(cause: impl Into<Cause>, died_idle: bool, is_reset: bool) -> Failure {
     let error = Error::new(Code::UpstreamReset, "the replica closed the connection");
-    let blame = if died_idle { Blame::None } else { Blame::Failed };
-    Failure::new(error.because(cause), Chance::NotBegun, blame)
+    Failure::new(error.because(cause), Chance::NotBegun, blame(died_idle, is_reset))
 }
 
 fn bad_response(cause: impl Into<Cause>) -> Failure {
@@ -332,12 +333,18 @@ fn bad_response(cause: impl Into<Cause>) -> Failure {
 
 fn closed_before_answer(cause: impl Into<Cause>, died_idle: bool, is_reset: bool) -> Failure {
     let text = "the replica closed the connection before it answered; it may have begun the work";
-    let (chance, blame) = match died_idle {
-        true => (Chance::Unknown, Blame::None),
-        false if is_reset => (Chance::None, Blame::Refused),
-        false => (Chance::None, Blame::Failed),
-    };
-    Failure::new(Error::new(Code::UpstreamReset, text).because(cause), chance, blame)
+    let chance = if died_idle { Chance::Unknown } else { Chance::None };
+    let error = Error::new(Code::UpstreamReset, text).because(cause);
+    Failure::new(error, chance, blame(died_idle, is_reset))
+}
+
+/// What a connection that was closed says about its endpoint.
+fn blame(died_idle: bool, is_reset: bool) -> Blame {
+    match (died_idle, is_reset) {
+        (true, _) => Blame::None,
+        (false, true) => Blame::Refused,
+        (false, false) => Blame::Failed,
+    }
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {

@@ -121,7 +121,8 @@ impl Wire {
                     if 0 < n && n < room {
                         self.drained(Interest::READABLE);
                     }
-                    self.received.fetch_add(n as u64, Relaxed);
+                    // One thread reads; nobody else counts.
+                    self.received.store(self.received() + n as u64, Relaxed);
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

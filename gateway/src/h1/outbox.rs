@@ -89,12 +89,10 @@ impl Outbox {
     /// When the connection breaks.
     pub fn poll_flush(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let front = &self.front[self.sent..];
-            let n = if self.piece.is_empty() && self.behind.is_empty() {
-                ready!(wire.poll_write(cx, front))?
-            } else {
-                let all = [front, &self.piece, &self.behind].map(IoSlice::new);
-                ready!(wire.poll_write_vectored(cx, &all))?
+            let parts = self.parts();
+            let n = match parts {
+                [front, [], []] => ready!(wire.poll_write(cx, front))?,
+                parts => ready!(wire.poll_write_vectored(cx, &parts.map(IoSlice::new)))?,
             };
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -104,6 +102,11 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
+    fn parts(&self) -> [&[u8]; 3] {
+        [&self.front[self.sent..], &self.piece, &self.behind]
+    }
+
+    /// So many bytes are gone.
     fn advance(&mut self, mut n: usize) {
         let front = n.min(self.front.len() - self.sent);
         self.sent += front;
@@ -134,5 +137,54 @@ impl Outbox {
             buffer.clear();
             BUFFER.set(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What goes out if the kernel takes so many bytes at once.
+    fn flushed(mut outbox: Outbox, mut takes: impl FnMut() -> usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !outbox.is_empty() {
+            let waiting = outbox.parts().concat();
+            assert_eq!(waiting.len(), outbox.len());
+            let n = takes().min(waiting.len());
+            out.extend_from_slice(&waiting[..n]);
+            outbox.advance(n);
+        }
+        out
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out_in_order_however_the_kernel_takes_it() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..200 {
+            let (mut outbox, mut expected) = (Outbox::default(), b"head".to_vec());
+            let mut encoder = Encoder::Chunked(Vec::new());
+            outbox.out().extend_from_slice(b"head");
+            for _ in 0..random.usize(..4) {
+                let length = [1, 100, COPIED_MAX - 1, COPIED_MAX, 50_000][random.usize(..5)];
+                let data = vec![random.u8(..); length];
+                expected.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+                expected.extend_from_slice(&data);
+                expected.extend_from_slice(b"\r\n");
+                outbox.data(&mut encoder, data.into());
+            }
+            expected.extend_from_slice(b"0\r\n\r\n");
+            outbox.end(&encoder, None);
+            assert_eq!(flushed(outbox, || random.usize(1..60_000)), expected);
+        }
+    }
+
+    #[test]
+    fn a_buffer_serves_one_connection_after_another() {
+        let mut first = Outbox::default();
+        first.out().extend_from_slice(&[0; 1000]);
+        let capacity = first.out().capacity();
+        flushed(first, || 300);
+        let mut next = Outbox::default();
+        assert_eq!((next.out().capacity(), next.len()), (capacity, 0));
     }
 }
