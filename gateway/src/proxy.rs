@@ -366,7 +366,7 @@ fn session(agent: &Agent, headers: &HeaderMap) -> Option<HeaderValue> {
 /// The prefix that the agent was told, where a proxy before us may have one of its own.
 fn foreign_prefix(current: &Snapshot, client: &Client, head: &Request<()>) -> Option<HeaderValue> {
     let trusted = current.trusted.contains(client.peer.ip());
-    head.headers().get("x-forwarded-prefix").filter(|_| trusted).cloned()
+    trusted.then(|| head.headers().get("x-forwarded-prefix").cloned()).flatten()
 }
 
 /// Turns the agent's response into the client's.

@@ -9,7 +9,9 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 /// Most fields of a head.
 pub const FIELDS_MAX: usize = 256;
 /// Fields that the gateway adds on a request's way: room for them is made at once.
-const FIELDS_ADDED: usize = 10;
+const FIELDS_ADDED: usize = 8;
+/// The same on a response's way.
+const FIELDS_ADDED_BACK: usize = 2;
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -118,7 +120,7 @@ pub fn request(bytes: &[u8], max: usize) -> Result<Option<(RequestHead, usize)>,
         .map_err(|_| Refused::Syntax("the method"))?;
     *head.uri_mut() = uri(target)?;
     *head.version_mut() = version(parsed.version);
-    *head.headers_mut() = headers(&shared, bytes, parsed.headers)?;
+    *head.headers_mut() = headers(&shared, bytes, parsed.headers, FIELDS_ADDED)?;
     let version = head.version();
     let framing = request_framing(version, head.headers_mut())?;
     let keep_alive = keeps_alive(version, head.headers());
@@ -150,7 +152,7 @@ pub fn response(
     *head.status_mut() = StatusCode::from_u16(parsed.code.unwrap_or_default())
         .map_err(|_| Refused::Syntax("the status"))?;
     *head.version_mut() = version(parsed.version);
-    *head.headers_mut() = headers(&shared, bytes, parsed.headers)?;
+    *head.headers_mut() = headers(&shared, bytes, parsed.headers, FIELDS_ADDED_BACK)?;
     let (status, version) = (head.status(), head.version());
     let framing = response_framing(asked, status, version, head.headers_mut())?;
     let keep_alive = framing != Framing::UntilClose && keeps_alive(version, head.headers());
@@ -216,13 +218,14 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 }
 }
 
-/// The values are slices of `shared`, not copies.
+/// The values are slices of `shared`, not copies. There is room for `more` fields.
 fn headers(
     shared: &Bytes,
     bytes: &[u8],
     fields: &[httparse::Header<'_>],
+    more: usize,
 ) -> Result<HeaderMap, Refused> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + FIELDS_ADDED);
+    let mut headers = HeaderMap::with_capacity(fields.len() + more);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Refused::Syntax("a field's name"))?;
@@ -282,17 +285,17 @@ fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Refused> {
 /// The declared length. Lines that repeat the same number become one (RFC 9110, section 8.6).
 fn declared(headers: &mut HeaderMap) -> Result<Option<u64>, Refused> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(first) = lines.next().cloned() else { return Ok(None) };
+    let Some(first) = lines.next() else { return Ok(None) };
     let length = number(first.as_bytes()).ok_or(Refused::Length)?;
-    let mut repeated = false;
+    let mut repeated = None;
     for line in lines {
         if number(line.as_bytes()) != Some(length) {
             return Err(Refused::Length);
         }
-        repeated = true;
+        repeated = Some(line.clone());
     }
-    if repeated {
-        headers.insert(header::CONTENT_LENGTH, first);
+    if let Some(line) = repeated {
+        headers.insert(header::CONTENT_LENGTH, line);
     }
     Ok(Some(length))
 }

@@ -181,7 +181,7 @@ impl Inbox {
                 }))?,
                 false => {
                     let mut bytes = std::mem::take(&mut self.bytes);
-                    let piece = unframe(decoder, &mut bytes).map_err(BodyError::from);
+                    let piece = unframe_all(decoder, &mut bytes).map_err(BodyError::from);
                     self.keep(bytes);
                     piece
                 }
@@ -242,6 +242,17 @@ fn unframe(decoder: &mut Decoder, bytes: &mut BytesMut) -> Result<Bytes, Malform
         return Ok(piece);
     }
     Ok(carve(bytes, data, used).freeze())
+}
+
+/// The same from memory of our own, which goes on with the piece where all of it is data.
+fn unframe_all(decoder: &mut Decoder, bytes: &mut BytesMut) -> Result<Bytes, Malformed> {
+    match decoder {
+        Decoder::Length(left) if *left >= bytes.len() as u64 => {
+            *left -= bytes.len() as u64;
+            Ok(std::mem::take(bytes).freeze())
+        }
+        decoder => unframe(decoder, bytes),
+    }
 }
 
 /// Takes `used` bytes off the front, of which `part` is kept.

@@ -66,7 +66,10 @@ fn fields(headers: &HeaderMap, encoder: &Encoder, keep_length: bool, out: &mut V
 
 /// Appends one field.
 pub fn field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_str().as_bytes());
+    let name = name.as_str().as_bytes();
+    // Once, instead of at each of the four parts.
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
     out.extend_from_slice(b"\r\n");

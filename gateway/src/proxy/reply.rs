@@ -359,7 +359,8 @@ pub async fn read_out(worker: &Rc<Worker>, mut exchange: Exchange) {
 impl Drop for Streamed {
     fn drop(&mut self) {
         self.dismiss();
-        if let (false, None, Some(error)) = (self.done, &self.ending, self.cut_off()) {
+        let is_over = self.done || self.ending.is_some();
+        if let Some(error) = (!is_over).then(|| self.cut_off()).flatten() {
             self.record.failed(&error);
         }
         self.go_on_alone();

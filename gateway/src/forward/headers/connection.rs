@@ -4,32 +4,34 @@
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Always of one connection, whether `connection` names it or not. `trailer` isn't: announced
-/// trailers pass.
-static HOP_BY_HOP: [HeaderName; 8] = [
-    header::TRANSFER_ENCODING,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("proxy-authentication-info"),
-];
+/// Whether a header is always of one connection, `connection` itself and `te` aside. `trailer`
+/// isn't: announced trailers pass. `upgrade` is decided apart.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "transfer-encoding"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "proxy-authentication-info"
+    )
+}
 
 /// Removes what belongs to the connection that it came by. Of `te`, `trailers` stays; of an upgrade
 /// that is passed on, `upgrade` does.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let takes_trailers =
-        headers.contains_key(header::TE) && lists(headers, &header::TE, "trailers");
+    let te = headers.contains_key(header::TE);
+    let takes_trailers = te && lists(headers, &header::TE, "trailers");
     if headers.contains_key(header::CONNECTION) {
         remove_named(headers);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    super::remove_all(headers, is_hop_by_hop);
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    } else if te {
+        headers.remove(header::TE);
     }
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
