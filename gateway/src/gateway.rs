@@ -171,7 +171,8 @@ impl Gateway {
             duties::prepare(&shared);
         }
         let config_map = ConfigMap::mounted(&options.config, &table, discovery.credentials());
-        let (phase, running) = watch::channel(Phase::Running);
+        let begun = if discovery.status().is_ready() { Phase::Running } else { Phase::Starting };
+        let (phase, running) = watch::channel(begun);
         let peers = Arc::new(Peers::new(Arc::clone(&shared), running, &discovery.peers()));
         Ok(Self {
             listeners,
@@ -342,6 +343,7 @@ impl Control {
             Arc::clone(&self.status),
             self.admin_port,
         ));
+        tokio::spawn(open(Arc::clone(&self.status), self.phase.clone()));
         let source = discovery.start(reload.tables());
         if let Some(config_map) = self.config_map.take() {
             reload.follow(config_map.follow());
@@ -388,6 +390,18 @@ impl Control {
             });
         }
     }
+}
+
+/// Has the workers accept once it is known where the replicas are, or was waited for long enough.
+async fn open(status: Arc<Status>, phase: watch::Sender<Phase>) {
+    status.ready().await;
+    phase.send_if_modified(|phase| {
+        let starts = *phase == Phase::Starting;
+        if starts {
+            *phase = Phase::Running;
+        }
+        starts
+    });
 }
 
 async fn upkeep(shared: Arc<Shared>, dropped: Option<Dropped>) {

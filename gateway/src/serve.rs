@@ -93,15 +93,17 @@ async fn run(
     };
     {
         let mut accepting = std::pin::pin!(accepting);
+        let mut starting = *phase.borrow() == Phase::Starting;
         loop {
             tokio::select! {
-                () = &mut accepting => {}
+                () = &mut accepting, if !starting => {}
                 changed = phase.changed() => {
                     if changed.is_err() {
                         // Killed: nobody waits for this thread any more.
                         return 0;
                     }
                     let now = *phase.borrow_and_update();
+                    starting = now == Phase::Starting;
                     worker.closing.set(now >= Phase::Closing);
                     if now >= Phase::Draining {
                         break;

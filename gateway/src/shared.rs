@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::metrics::Metrics;
 use crate::table::Tables;
 
-/// How far the shutdown has come.
+/// How far the start or the shutdown has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// It hasn't begun.
+    /// Not accepting yet: it isn't known where the replicas are. Who connects waits.
+    Starting,
+    /// Accepting.
     Running,
     /// Not ready any more, but accepting.
     Closing,

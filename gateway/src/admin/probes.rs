@@ -21,9 +21,9 @@ pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
     let snapshot = admin.current();
     // Copied out, so that nobody who changes the phase waits for us.
     let phase = *admin.phase.borrow();
-    let (discovery, peers) = (&admin.discovery, admin.board.peers());
+    let peers = admin.board.peers();
     let (status, word, reason) = match phase {
-        Phase::Running if !discovery.is_ready() => {
+        Phase::Starting => {
             (StatusCode::SERVICE_UNAVAILABLE, "starting", "waits to be told where the replicas are")
         }
         Phase::Running if !peers.is_open() => {

@@ -312,7 +312,7 @@ impl Seen {
 
 /// Ends when the shutdown begins.
 async fn shutting_down(phase: &mut watch::Receiver<Phase>) {
-    let _ = phase.wait_for(|phase| *phase != Phase::Running).await;
+    let _ = phase.wait_for(|phase| *phase > Phase::Running).await;
 }
 
 async fn get(asker: &Asker, namespace: &str) -> Result<Lease, Failed> {

@@ -1,10 +1,11 @@
 //! Whether a source knows where everything is, and how old its knowledge is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 
 use crate::pool::now_ms;
 
@@ -12,7 +13,7 @@ use crate::pool::now_ms;
 #[derive(Debug)]
 pub struct Status {
     source: &'static str,
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
     /// Since when what is known may be out of date; 0: it is not.
     away_since_ms: AtomicU64,
     /// What is in the way, where that is known.
@@ -34,7 +35,7 @@ impl Status {
 
     fn of(source: &'static str, ready: bool) -> Self {
         let (away_since_ms, error) = (AtomicU64::new(0), ArcSwapOption::empty());
-        Self { source, ready: AtomicBool::new(ready), away_since_ms, error }
+        Self { source, ready: watch::Sender::new(ready), away_since_ms, error }
     }
 
     /// `listed`, `managed`, `kubernetes` or `dns`.
@@ -46,7 +47,13 @@ impl Status {
     /// Whether the first answer is in force, or was waited for long enough.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed)
+        *self.ready.borrow()
+    }
+
+    /// Ends when [`Status::is_ready`].
+    pub async fn ready(&self) {
+        // The sender is our own, so that there is no end before.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     /// How long ago what is known was last known to be right; 0 while it is followed.
@@ -69,7 +76,7 @@ impl Status {
     }
 
     pub(super) fn set_ready(&self) {
-        self.ready.store(true, Relaxed);
+        self.ready.send_replace(true);
     }
 
     /// `None`: everything is followed.

@@ -247,11 +247,19 @@ async fn it_is_not_ready_before_the_first_answer() {
     let reply = gateway.admin("/readyz").await;
     assert_eq!((reply.status, reply.json()["status"].clone()), (503, "starting".into()));
     assert_eq!(gateway.admin("/livez").await.status, 200);
+    // A restarted one is asked before the cluster has noticed that it isn't ready.
+    let mut early = Vec::new();
+    for http in BOTH {
+        early.push(gateway.open(http, get("/agents/qa/x")).await);
+    }
     cluster.behave(|ways| {
         ways.refuse = None;
         ways.slow = Duration::from_millis(200);
     });
     until_ready(&gateway).await;
+    for open in early {
+        assert_eq!(open.whole().await.ok().text(), "1");
+    }
     assert_eq!(asked(&gateway).await, "1");
 }
 

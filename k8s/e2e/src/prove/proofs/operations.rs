@@ -5,8 +5,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use super::apply::{self, NAMESPACE};
 use crate::prove::Context;
@@ -163,7 +163,14 @@ struct Typing {
     editor: String,
     /// Variables that were set on the way, as they were typed.
     set: String,
-    forwards: Vec<(String, Child)>,
+    forwards: Vec<Forward>,
+}
+
+/// What runs until it is dropped, and has to find a reader for what it says.
+struct Forward {
+    line: String,
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Typing {
@@ -210,18 +217,19 @@ impl Typing {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("exec {line}")]).envs(self.variables()).kill_on_drop(true);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let said = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-        let first = tokio::time::timeout(SOON, said.lines().next_line()).await;
+        let mut said = BufReader::new(child.stdout.take().ok_or("no stdout")?).lines();
+        let first = tokio::time::timeout(SOON, said.next_line()).await;
         let first = first.map_err(|_| format!("{line}: says nothing"))??.unwrap_or_default();
         ensure(first.contains(FORWARD.1), || format!("{line}: {first}"))?;
-        self.forwards.push((line.to_owned(), child));
+        self.forwards.push(Forward { line: line.to_owned(), child, said });
         Ok(())
     }
 
     /// Ends what is forwarded, and starts it again.
     async fn forward_again(&mut self) -> Outcome {
-        for (line, mut child) in std::mem::take(&mut self.forwards) {
+        for Forward { line, mut child, said } in std::mem::take(&mut self.forwards) {
             child.kill().await?;
+            drop(said);
             self.forward(&line).await?;
         }
         Ok(())
