@@ -17,10 +17,65 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::error::{Code, Error};
+use crate::h1::BodyError;
+use crate::h1::upload::Upload;
 
 /// How much of a body is read while its request waits for a place or a connection. With what the
 /// kernel holds, a leaving client is seen behind at least 1 MiB of unread body.
 pub const AHEAD_MAX: usize = 1024 * 1024;
+
+/// A request's body, straight from its client's connection.
+pub enum ClientBody {
+    /// There is none.
+    None,
+    /// Over HTTP/1.
+    Http1(Upload),
+    /// Over HTTP/2.
+    Http2(Incoming),
+}
+
+/// Why a client's body does not end as it should.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        match self.get_mut() {
+            Self::None => Poll::Ready(None),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Cause::from),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Cause::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Whether a body that broke was sent wrong, or not to its end.
+fn blame(cause: &Cause) -> Code {
+    match cause.downcast_ref() {
+        Some(BodyError::Malformed(_)) => Code::BadRequest,
+        _ => Code::ClientGone,
+    }
+}
 
 /// What is allowed of one request's body.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +93,7 @@ pub struct Limits {
 pub struct Source(Rc<RefCell<Inner>>);
 
 struct Inner {
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     limits: Limits,
     received: u64,
     /// The client said how long it is; else we don't either, though all of it may be here.
@@ -64,10 +119,16 @@ struct Inner {
 }
 
 impl Source {
-    /// Takes the body over. `clean_trailers` takes out of its trailers what must not pass.
+    /// Takes the body over. `clean_trailers` takes out of its trailers what must not pass. `now`:
+    /// when its head was there.
     #[must_use]
-    pub fn new(incoming: Incoming, limits: Limits, clean_trailers: fn(&mut HeaderMap)) -> Self {
-        let ended_at = incoming.is_end_stream().then(Instant::now);
+    pub fn new(
+        incoming: ClientBody,
+        limits: Limits,
+        clean_trailers: fn(&mut HeaderMap),
+        now: Instant,
+    ) -> Self {
+        let ended_at = incoming.is_end_stream().then_some(now);
         let declared = incoming.size_hint().exact().is_some();
         Self(Rc::new(RefCell::new(Inner {
             incoming: Some(incoming),
@@ -85,7 +146,7 @@ impl Source {
             ended_at,
             fault: None,
             pause: None,
-            last: Instant::now(),
+            last: now,
             held: None,
         })))
     }
@@ -160,6 +221,7 @@ impl Source {
                 Code::BodyTimeout,
                 format!("no byte of the body came for {:?}", inner.limits.timeout),
             ),
+            Code::BadRequest => Error::new(Code::BadRequest, "the body's chunks are no chunks"),
             code => Error::new(code, "the client broke off its request"),
         })
     }
@@ -251,7 +313,7 @@ impl Inner {
         };
         let Some(frame) = frame else {
             self.incoming = None;
-            self.ended_at = Some(Instant::now());
+            self.ended_at.get_or_insert_with(Instant::now);
             return Poll::Ready(None);
         };
         self.last = Instant::now();
@@ -264,7 +326,7 @@ impl Inner {
                 });
                 Ok(Piece::Trailers)
             }
-            Err(_) => Err(self.fail(Code::ClientGone)),
+            Err(cause) => Err(self.fail(blame(&cause))),
         }))
     }
 
@@ -275,7 +337,7 @@ impl Inner {
         }
         // Over HTTP/2 the end comes apart from the last byte, and after a declared length
         // nobody asks for it.
-        let whole = |body: &Incoming| body.is_end_stream() || body.size_hint().exact() == Some(0);
+        let whole = |body: &ClientBody| body.is_end_stream() || body.size_hint().exact() == Some(0);
         if self.incoming.as_ref().is_some_and(whole) {
             self.ended_at = Some(self.last);
         }

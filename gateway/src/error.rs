@@ -37,6 +37,10 @@ pub enum Code {
     BodyTimeout,
     /// The request's body is larger than the agent takes.
     BodyTooLarge,
+    /// The target of the request line is longer than a head may be.
+    TargetTooLong,
+    /// The request's head is longer than a head may be, or has too many fields.
+    HeadTooLarge,
     /// The gateway doesn't do that.
     NotImplemented,
     /// No connection to the replica could be made.
@@ -67,13 +71,15 @@ pub enum Code {
     ClientGone,
     /// The response stopped coming for `idle_timeout`. Logs and metrics only.
     IdleTimeout,
+    /// The request is of no version of HTTP that the gateway speaks.
+    VersionNotSupported,
     /// A fault in the gateway. Logs, metrics and a 500.
     Internal,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::BadPath,
         Self::NoAgent,
@@ -84,6 +90,8 @@ impl Code {
         Self::MethodNotAllowed,
         Self::BodyTimeout,
         Self::BodyTooLarge,
+        Self::TargetTooLong,
+        Self::HeadTooLarge,
         Self::NotImplemented,
         Self::ConnectFailed,
         Self::UpstreamReset,
@@ -99,6 +107,7 @@ impl Code {
         Self::TotalTimeout,
         Self::ClientGone,
         Self::IdleTimeout,
+        Self::VersionNotSupported,
         Self::Internal,
     ];
 
@@ -145,6 +154,8 @@ impl Code {
             Self::MethodNotAllowed => (405, "method-not-allowed", "http_request_error", "Method not allowed"),
             Self::BodyTimeout => (408, "body-timeout", "http_request_error", "The request's body stopped coming"),
             Self::BodyTooLarge => (413, "body-too-large", "http_request_error", "The request's body is too large"),
+            Self::TargetTooLong => (414, "target-too-long", "http_request_error", "The request's target is too long"),
+            Self::HeadTooLarge => (431, "head-too-large", "http_request_error", "The request's head is too large"),
             Self::NotImplemented => (501, "not-implemented", "http_request_error", "Not implemented"),
             Self::ConnectFailed => (502, "connect-failed", "connection_refused", "No connection to the agent"),
             Self::UpstreamReset => (502, "upstream-reset", "connection_terminated", "The agent broke off"),
@@ -160,6 +171,7 @@ impl Code {
             Self::TotalTimeout => (504, "total-timeout", "http_response_timeout", "The agent did not finish in time"),
             Self::ClientGone => (499, "client-gone", "http_request_error", "The client went away"),
             Self::IdleTimeout => (504, "idle-timeout", "http_response_timeout", "The agent's answer stopped coming"),
+            Self::VersionNotSupported => (505, "version-not-supported", "http_request_error", "HTTP version not supported"),
             Self::Internal => (500, "internal", "proxy_internal_error", "A fault in the gateway"),
         }
     }

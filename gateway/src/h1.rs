@@ -11,6 +11,8 @@ pub mod encode;
 pub mod head;
 pub mod inbox;
 pub mod outbox;
+pub mod spare;
+pub mod upload;
 pub mod write;
 
 #[cfg(test)]

@@ -7,15 +7,14 @@ pub mod reply;
 mod tunnel;
 pub mod worker;
 
-use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::attempts::Attempts;
@@ -23,7 +22,7 @@ use self::record::Record;
 use self::reply::{Exchange, Reply, Shape};
 use self::worker::{Client, Worker};
 use crate::admission::sleep::Mode;
-use crate::body::{Limits, Source, sse, too_large, while_reading};
+use crate::body::{ClientBody, Limits, Source, sse, too_large, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
 use crate::pool::now_ms;
@@ -32,22 +31,21 @@ use crate::router::{Door, Route, RouteError, Target};
 use crate::table::{Agent, AgentRef, Current, Permit, Snapshot};
 use crate::{admin, request_id};
 
-/// Answers one request, whatever happens.
-///
-/// # Errors
-/// Never.
+static REQUEST_ID: HeaderName = HeaderName::from_static(config::names::REQUEST_ID);
+
+/// Answers one request, whatever happens. `id` is the request's, and its answer's.
 pub async fn respond(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
+    id: HeaderValue,
+    request: Request<ClientBody>,
+) -> Response<Reply> {
     let current = worker.view.current();
-    let id = request_id::of(request.headers()).unwrap_or_else(request_id::fresh);
     let (head, access_log) = ((request.method(), request.uri()), current.table.gateway.access_log);
-    let mut record = Record::new(&worker, &client, head, id, access_log);
+    let mut record = Record::new(&worker, &client, head, id.clone(), access_log);
     let version = request.version();
     let call = Call { worker, client, current };
-    let handled = unless_cut(&call.worker, pin!(handle(&call, request, &mut record))).await;
+    let handled = unless_cut(&call, pin!(handle(&call, request, &mut record))).await;
     let mut response = match handled {
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
@@ -63,7 +61,7 @@ pub async fn respond(
         Ok(Handled::Tunnel(response, tunnel)) => {
             record.status = response.status().as_u16();
             call.client.upgraded.set(true);
-            tunnel.start(&call.worker, record);
+            tunnel.start(&call.worker, &call.client, record);
             response.map(|()| Reply::Whole(None))
         }
         Err(error) => {
@@ -77,21 +75,42 @@ pub async fn respond(
         let close = HeaderValue::from_static("close");
         response.headers_mut().entry(http::header::CONNECTION).or_insert(close);
     }
-    Ok(response)
+    response.headers_mut().insert(&REQUEST_ID, id);
+    response
 }
 
-/// What has no answer when `drain_timeout` is over is told so.
+/// Answers a head that no request came of.
+pub fn refuse(worker: &Worker, client: &Client, error: &Error) -> Response<Reply> {
+    let id = request_id::fresh();
+    record::refused(worker, client, &id, error);
+    let text = id.to_str().unwrap_or("");
+    let mut response = error.response(text, None).map(|bytes| Reply::Whole(Some(bytes)));
+    response.headers_mut().insert(&REQUEST_ID, id);
+    response
+}
+
+/// What has no answer when `drain_timeout` is over is told so. Over HTTP/1 that wakes the
+/// connection, and with it us.
 async fn unless_cut(
-    worker: &Worker,
-    handling: Pin<&mut impl Future<Output = Result<Handled, Error>>>,
+    call: &Call,
+    mut handling: Pin<&mut impl Future<Output = Result<Handled, Error>>>,
 ) -> Result<Handled, Error> {
-    tokio::select! {
-        biased;
-        handled = handling => handled,
-        () = worker.until_cut() => {
-            Err(Error::new(Code::Draining, "the gateway shuts down before there was an answer"))
+    let mut cut = pin!(call.worker.until_cut());
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(handled) = handling.as_mut().poll(cx) {
+            return Poll::Ready(handled);
         }
-    }
+        let is_cut = match call.client.is_http1.get() {
+            true => call.worker.cut.get(),
+            false => cut.as_mut().poll(cx).is_ready(),
+        };
+        if !is_cut {
+            return Poll::Pending;
+        }
+        let text = "the gateway shuts down before there was an answer";
+        Poll::Ready(Err(Error::new(Code::Draining, text)))
+    })
+    .await
 }
 
 /// What every step of one request has at hand.
@@ -113,14 +132,13 @@ enum Handled {
 
 async fn handle(
     call: &Call,
-    mut request: Request<Incoming>,
+    request: Request<ClientBody>,
     record: &mut Record,
 ) -> Result<Handled, Error> {
-    let upgrade = headers::upgrade(request.version(), request.headers())
-        .then(|| hyper::upgrade::on(&mut request));
+    let upgrade = headers::upgrade(request.version(), request.headers());
     let (mut parts, incoming) = request.into_parts();
     well_formed(&parts)?;
-    let source = Source::new(incoming, limits(&call.current), headers::trailers);
+    let source = Source::new(incoming, limits(&call.current), headers::trailers, record.begun);
     if source.ended_at().is_none() {
         source.hold(record.busy.clone());
     }
@@ -132,17 +150,12 @@ async fn handle(
     let agent = call.current.agent(target.index);
     record.agent = Some(agent.clone());
     admit_body(&agent, &parts.headers, &source)?;
-    let queued = Instant::now();
     let ahead = !parts.headers.contains_key(EXPECT);
-    let permit = enter(&agent, ahead.then_some(&source)).await?;
+    let permit = enter(&agent, ahead.then_some(&source), record).await?;
     let agent = agent.latest(&call.worker.view);
-    if queued.elapsed().as_micros() > 500 {
-        record.queued = queued.elapsed();
-        agent.metrics.queue.record(record.queued.as_secs_f64());
-    }
     let deadline = Instant::now() + agent.settings.timeout;
     let session = session(&agent, &parts.headers);
-    let head = outgoing(call, &agent, &target, &mut parts, record, upgrade.is_some());
+    let head = outgoing(call, &agent, &target, &mut parts, record, upgrade);
     let prefix = foreign_prefix(&call.current, &call.client, &head);
     let attempts = Attempts {
         agent,
@@ -170,25 +183,18 @@ fn linger(version: Version, record: &Record) {
     }
 }
 
-/// What hyper lets pass and RFC 9112 (sections 3.2 and 6.1) does not: a request of HTTP/1.1 names
-/// its host once, and we know no transfer coding but `chunked`.
+/// What no parser asks for and RFC 9112 (section 3.2) does: a request of HTTP/1.1 names its host
+/// once.
 fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
     if parts.version != Version::HTTP_11 {
         return Ok(());
     }
     let mut hosts = parts.headers.get_all(HOST).iter();
-    let named_once = hosts.next().is_some_and(is_authority) && hosts.next().is_none();
-    if !named_once {
-        let text = "a request of HTTP/1.1 has exactly one host field, and a host in it";
-        return Err(Error::new(Code::BadRequest, text));
+    if hosts.next().is_some_and(is_authority) && hosts.next().is_none() {
+        return Ok(());
     }
-    match parts.headers.get(TRANSFER_ENCODING) {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            let text = "the only transfer coding taken is chunked";
-            Err(Error::new(Code::NotImplemented, text))
-        }
-        _ => Ok(()),
-    }
+    let text = "a request of HTTP/1.1 has exactly one host field, and a host in it";
+    Err(Error::new(Code::BadRequest, text))
 }
 
 /// Whether these may be the characters of a host and a port (RFC 3986, section 3.2.2).
@@ -275,23 +281,35 @@ fn admit_body(agent: &Agent, headers: &HeaderMap, source: &Source) -> Result<(),
 /// Waits for a place, where there is any hope of one: a parked agent's first replica counts, too,
 /// since whoever waits for it wakes the agent. Meanwhile `ahead` is read ahead, unless its
 /// client waits for a go.
-async fn enter(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error> {
+async fn enter(
+    agent: &AgentRef,
+    ahead: Option<&Source>,
+    record: &mut Record,
+) -> Result<Permit, Error> {
     if agent.ready() == 0 && !agent.is_parked() {
         return Err(no_endpoint(agent));
     }
     match Permit::at_once(agent) {
         Some(permit) => Ok(permit),
         // On the heap: few requests wait, and every request's future has the size of all it may do.
-        None => Box::pin(wait(agent, ahead)).await,
+        None => Box::pin(wait(agent, ahead, record)).await,
     }
 }
 
-async fn wait(agent: &AgentRef, ahead: Option<&Source>) -> Result<Permit, Error> {
+async fn wait(
+    agent: &AgentRef,
+    ahead: Option<&Source>,
+    record: &mut Record,
+) -> Result<Permit, Error> {
+    let since = Instant::now();
     let mut permit = pin!(stand_in_line(agent));
-    match ahead {
-        Some(source) => while_reading(permit.as_mut(), source).await?,
-        None => permit.await,
-    }
+    let permit = match ahead {
+        Some(source) => while_reading(permit.as_mut(), source).await??,
+        None => permit.await?,
+    };
+    record.queued = since.elapsed();
+    agent.metrics.queue.record(record.queued.as_secs_f64());
+    Ok(permit)
 }
 
 /// Waits for a place until it is known that there will be none. Who is refused while the agent has
@@ -376,7 +394,7 @@ fn answer(
     target: &Target,
     parts: &http::request::Parts,
     prefix: Option<&HeaderValue>,
-    upgrade: Option<hyper::upgrade::OnUpgrade>,
+    upgrade: bool,
 ) -> Result<Handled, Error> {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let context = headers::ResponseContext { version: response.version(), upgraded };
@@ -391,11 +409,11 @@ fn answer(
     location::relocate(response.headers_mut(), &place);
     *response.version_mut() = Version::default();
     if upgraded {
-        let Some(client) = upgrade else {
+        if !upgrade {
             let text = "the agent switched protocols though nobody had asked for it";
             return Err(Error::new(Code::BadResponse, text));
-        };
-        return Ok(Handled::Tunnel(response, tunnel::Tunnel { client, exchange }));
+        }
+        return Ok(Handled::Tunnel(response, tunnel::Tunnel { exchange }));
     }
     let shape = Shape {
         events: sse::may_be_added_to(response.headers()),

@@ -1,7 +1,6 @@
 //! The id of a request: the client's, where it is fit to be passed on, else one of ours.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use tower_http::request_id::{MakeRequestId, RequestId};
 use uuid::{NoContext, Timestamp, Uuid};
 
 /// Longest id that is taken over, bytes. It stands in every log line and comes back.
@@ -45,17 +44,6 @@ pub fn settle(headers: &mut HeaderMap) -> HeaderValue {
         headers.insert(&NAME, id.clone());
         id
     })
-}
-
-/// [`fresh`] ids for tower-http's layer, which asks only when a request has none and otherwise
-/// takes what is there: call [`settle`], or remove what isn't valid, before it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MakeFresh;
-
-impl MakeRequestId for MakeFresh {
-    fn make_request_id<B>(&mut self, _: &http::Request<B>) -> Option<RequestId> {
-        Some(RequestId::new(fresh()))
-    }
 }
 
 #[cfg(test)]

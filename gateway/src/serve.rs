@@ -1,6 +1,9 @@
 //! Sockets: listening, accepting, and one client connection from its first byte to its close.
 
 mod connection;
+mod date;
+mod http1;
+mod work;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -72,10 +72,16 @@ impl Wire {
         }
     }
 
-    /// How often everything that hyper had buffered was handed to the kernel.
+    /// How often everything that was to be sent was handed to the kernel.
     #[must_use]
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Relaxed)
+    }
+
+    /// Everything that was to be sent is with the kernel.
+    pub fn count_flush(&self) {
+        self.flushes.fetch_add(1, Relaxed);
+        self.flushed.wake();
     }
 
     /// Ready once [`Wire::flushes`] has passed `seen`.
@@ -207,8 +213,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.wire.flushes.fetch_add(1, Relaxed);
-        self.wire.flushed.wake();
+        self.wire.count_flush();
         Poll::Ready(Ok(()))
     }
 

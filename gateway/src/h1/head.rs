@@ -225,7 +225,7 @@ fn headers(
     fields: &[httparse::Header<'_>],
     more: usize,
 ) -> Result<HeaderMap, Refused> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + more);
+    let mut headers = super::spare::take(fields.len() + more);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Refused::Syntax("a field's name"))?;

@@ -15,6 +15,7 @@ use super::{Call, no_endpoint, stand_in_line};
 use crate::body::{Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Failure, Terms};
+use crate::h1::spare;
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
 use crate::{health, proxy::worker::Client, retry};
@@ -57,7 +58,11 @@ impl Attempts {
     /// What the last attempt came to.
     pub(super) async fn run(mut self, call: &Call, record: &mut Record) -> Outcome {
         let (notes, outcome) = match self.agent.settings.on_disconnect {
-            config::OnDisconnect::Cancel => self.all(&call.worker).await,
+            config::OnDisconnect::Cancel => {
+                let done = self.all(&call.worker).await;
+                spare::give_back(std::mem::take(self.head.headers_mut()));
+                done
+            }
             config::OnDisconnect::Continue => Box::pin(self.beside(call)).await?,
         };
         record.endpoint = notes.endpoint;

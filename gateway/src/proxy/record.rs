@@ -14,13 +14,30 @@ use crate::metrics::Outcome;
 use crate::pool::Endpoint;
 use crate::table::AgentRef;
 
+/// Counts and logs a head that is refused: there is no request to tell of.
+pub(super) fn refused(worker: &Worker, client: &Client, id: &HeaderValue, error: &Error) {
+    worker.metrics.unrouted(error.code);
+    if worker.view.current().table.gateway.access_log {
+        tracing::info!(
+            target: "switchyard::access",
+            request_id = id.to_str().unwrap_or(""),
+            client = %client.peer.ip(),
+            status = error.code.status().as_u16(),
+            outcome = error.code.as_str(),
+            error = error.detail.as_str(),
+            "request"
+        );
+    }
+}
+
 /// One request's record; dropped, it is written.
 pub struct Record {
     worker: Rc<Worker>,
     client: Rc<Client>,
     /// Dropped with the record; the request's body has its own.
     pub busy: Busy,
-    begun: Instant,
+    /// When its head was there.
+    pub begun: Instant,
     method: Method,
     uri: Uri,
     access_log: bool,

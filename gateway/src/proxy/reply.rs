@@ -80,10 +80,10 @@ pub struct Streamed {
     timer: Option<Pin<Box<Sleep>>>,
     idle_timeout: Duration,
     last_piece: Instant,
-    /// [`Wire::flushes`] when something was last given to hyper.
+    /// [`Wire::flushes`] when something was last given to the connection.
     given_at: u64,
     ending: Option<Ending>,
-    /// The agent's last byte was given to hyper.
+    /// The agent's last byte was given to the connection.
     done: bool,
 }
 

@@ -7,16 +7,16 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::record::Record;
 use super::reply::Exchange;
-use super::worker::Worker;
+use super::worker::{Client, Worker};
 use crate::error::{Code, Error};
 use crate::forward::AgentBody;
+use crate::wire::Socket;
 
 /// What one direction holds at once.
 const BUFFER: usize = 16 * 1024;
@@ -24,22 +24,23 @@ const BUFFER: usize = 16 * 1024;
 /// After one side has ended: how long the other may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Both ends, once the client's connection has been handed over.
+/// What there is of it before the client's connection has been handed over.
 pub(super) struct Tunnel {
-    /// Towards the client.
-    pub client: OnUpgrade,
     /// Towards the agent, and what is held as long as it lasts.
     pub exchange: Exchange,
 }
 
 impl Tunnel {
-    /// Runs on a task of its own; the record is written when it ends.
-    pub(super) fn start(self, worker: &Rc<Worker>, mut record: Record) {
+    /// Runs on a task of its own, once the client's connection is handed over; the record is
+    /// written when it ends.
+    pub(super) fn start(self, worker: &Rc<Worker>, client: &Client, mut record: Record) {
+        let (hand_over, handed_over) = oneshot::channel();
+        client.tunnel.set(Some(hand_over));
         let open = worker.open();
         let worker = Rc::clone(worker);
         tokio::task::spawn_local(async move {
             let _open = open;
-            let mut run = std::pin::pin!(self.run(&mut record));
+            let mut run = std::pin::pin!(self.run(handed_over, &mut record));
             loop {
                 let changed = worker.changed.notified();
                 tokio::select! {
@@ -50,16 +51,15 @@ impl Tunnel {
         });
     }
 
-    async fn run(self, record: &mut Record) {
-        let Self { client, exchange } = self;
-        let Exchange { agent, permit: _permit, lease: _lease, incoming, .. } = exchange;
+    async fn run(self, client: oneshot::Receiver<Socket>, record: &mut Record) {
+        let Exchange { agent, permit: _permit, lease: _lease, incoming, .. } = self.exchange;
         let (Ok(client), AgentBody::Http1(body)) = (client.await, incoming) else {
             record.failed(&Error::new(Code::UpstreamReset, "the upgrade was not completed"));
             return;
         };
         let idle_timeout = agent.settings.idle_timeout;
         let moved = Moved { at: Cell::new(Instant::now()), sent: Cell::new(0) };
-        let (client_in, client_out) = tokio::io::split(TokioIo::new(client));
+        let (client_in, client_out) = tokio::io::split(client);
         let (agent_in, agent_out) = tokio::io::split(body.into_socket());
         let mut up = pin!(pump(client_in, agent_out, &moved, false));
         let mut down = pin!(pump(agent_in, client_out, &moved, true));

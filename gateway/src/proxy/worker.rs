@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::error::Code;
@@ -14,7 +14,7 @@ use crate::forward::headers::{Peer, Scheme};
 use crate::metrics::Metrics;
 use crate::shared::Connected;
 use crate::table::View;
-use crate::wire::Wire;
+use crate::wire::{Socket, Wire};
 
 /// One worker: its view of the table, its upstream connections, and what it has open.
 pub struct Worker {
@@ -113,8 +113,10 @@ pub struct Client {
     pub is_http1: Cell<bool>,
     /// HTTP/1.0: only its close ends the reply under way, so that any other close has to be a reset.
     pub until_close: Cell<bool>,
-    /// It has become a tunnel: the socket is somebody else's.
+    /// It becomes a tunnel: the socket is somebody else's.
     pub upgraded: Cell<bool>,
+    /// Where the socket goes when the answer that says so is out.
+    pub tunnel: Cell<Option<oneshot::Sender<Socket>>>,
     /// Why the connection is being cut, for those who are dropped with it.
     pub cause: Cell<Option<Code>>,
     _connected: Connected,
@@ -137,6 +139,7 @@ impl Client {
             is_http1: Cell::new(false),
             until_close: Cell::new(false),
             upgraded: Cell::new(false),
+            tunnel: Cell::new(None),
             cause: Cell::new(None),
             _connected: connected,
         })

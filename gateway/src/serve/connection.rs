@@ -1,6 +1,7 @@
 //! One client connection: which HTTP it speaks, its clocks, its client's leaving, its graceful end.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,11 +10,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, Sleep};
 
+use super::http1::Http1;
+use crate::body::ClientBody;
 use crate::error::Code;
 use crate::forward::connections::Local;
 use crate::proxy::worker::{Client, Worker};
@@ -22,6 +26,8 @@ use crate::wire::Wire;
 
 /// RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What is read at first: a usual request.
+const FIRST_READ: usize = 2048;
 /// HTTP/2 window of one stream: what a slow agent can make the gateway hold.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// HTTP/2 window of one client connection: uploads that an agent does not read hold up no others
@@ -31,12 +37,6 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 1000;
-/// Most fields of a request head.
-const FIELDS_MAX: usize = 256;
-/// hyper's least read buffer.
-const READ_BUFFER_MIN: usize = 8192;
-/// HTTP/1 read buffer beyond the head's bound: one large piece of a body.
-const READ_BUFFER: usize = 128 * 1024;
 /// After our last byte: how long the client may take to read it while it still sends.
 const LINGER: Duration = Duration::from_secs(2);
 /// How much of what it still sends is read and thrown away.
@@ -60,24 +60,25 @@ pub(super) async fn run(worker: Rc<Worker>, client: Rc<Client>) {
         () = worker.until_cut() => None,
     };
     let Some(begun) = begun else { return };
-    client.is_http1.set(begun != PREFACE);
+    client.is_http1.set(!begun.starts_with(PREFACE));
     if client.is_http1.get() {
         serve_http1(&worker, &client, begun).await;
     } else {
-        serve_http2(&worker, &client, begun).await;
+        // On the heap: every connection's task has the size of all that it may do.
+        Box::pin(serve_http2(&worker, &client, begun)).await;
     }
     if !client.upgraded.get() && !wire.is_reset_on_close() {
         linger(&worker, &wire).await;
     }
 }
 
-/// Reads just enough to tell HTTP/2 with prior knowledge from HTTP/1.
+/// Reads until HTTP/2 with prior knowledge can be told from HTTP/1.
 async fn first_bytes(worker: &Rc<Worker>, wire: &Arc<Wire>) -> Option<Bytes> {
     let (keepalive_timeout, header_timeout) = {
         let gateway = &worker.view.current().table.gateway;
         (gateway.keepalive_timeout, gateway.header_timeout)
     };
-    let mut begun = Vec::with_capacity(PREFACE.len());
+    let mut begun = Vec::new();
     let mut due = Instant::now() + keepalive_timeout;
     loop {
         let readable = tokio::select! {
@@ -91,15 +92,14 @@ async fn first_bytes(worker: &Rc<Worker>, wire: &Arc<Wire>) -> Option<Bytes> {
         if begun.is_empty() {
             due = Instant::now() + header_timeout;
         }
-        let mut buffer = [0; PREFACE.len()];
-        let room = PREFACE.len() - begun.len();
-        match wire.stream().try_read(&mut buffer[..room]) {
+        let mut buffer = [0; FIRST_READ];
+        match wire.stream().try_read(&mut buffer) {
             Ok(0) => return None,
             Ok(n) => begun.extend_from_slice(&buffer[..n]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return None,
         }
-        if begun.len() == PREFACE.len() || !PREFACE.starts_with(&begun) {
+        if begun.len() >= PREFACE.len() || !PREFACE.starts_with(&begun) {
             return Some(begun.into());
         }
     }
@@ -114,23 +114,17 @@ async fn no_first_request(worker: &Rc<Worker>) {
 }
 
 async fn serve_http1(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
-    let max = worker.view.current().table.gateway.max_header_bytes;
-    let service = TowerToHyperService::new(stack::build(Rc::clone(worker), Rc::clone(client)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .writev(false)
-        .max_headers(FIELDS_MAX)
-        .max_header_size(max)
-        .max_buf_size(max.max(READ_BUFFER).max(READ_BUFFER_MIN))
-        .serve_connection(client.wire.socket(begun), service)
-        .with_upgrades();
-    Served::new(worker, client, Http1(connection)).run().await;
+    let connection = Http1::new(worker, client, &begun);
+    Served::new(worker, client, connection).run().await;
 }
 
 async fn serve_http2(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
     let max = worker.view.current().table.gateway.max_header_bytes;
-    let service = TowerToHyperService::new(stack::build(Rc::clone(worker), Rc::clone(client)));
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        let (worker, client) = (Rc::clone(worker), Rc::clone(client));
+        let answering = stack::answer(worker, client, request.map(ClientBody::Http2));
+        async { Ok::<_, Infallible>(answering.await) }
+    });
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -142,29 +136,41 @@ async fn serve_http2(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
     Served::new(worker, client, Http2(connection)).run().await;
 }
 
-/// hyper's connection, either version.
+/// A connection of either version: ours, or hyper's.
 trait Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ends when what is under way is over.
     fn shut_down(&mut self);
+
+    /// HTTP/1: something of the next head is here.
+    fn has_begun(&self) -> bool {
+        false
+    }
+
+    /// HTTP/1: nothing more comes of the request under way, so its client's leaving can't cut it.
+    fn is_read(&self) -> bool {
+        true
+    }
 }
 
-struct Http1<C>(C);
 struct Http2<C>(C);
 
-impl<I, S> Connection for Http1<http1::UpgradeableConnection<I, S>>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::ResBody: 'static,
-    <S::ResBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
+impl Connection for Http1 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        Future::poll(Pin::new(&mut self.0), cx).map(drop)
+        Self::poll(self, cx)
     }
 
     fn shut_down(&mut self) {
-        Pin::new(&mut self.0).graceful_shutdown();
+        Self::shut_down(self);
+    }
+
+    fn has_begun(&self) -> bool {
+        Self::has_begun(self)
+    }
+
+    fn is_read(&self) -> bool {
+        Self::is_read(self)
     }
 }
 
@@ -189,7 +195,7 @@ where
 /// Who ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// hyper: everything was said, or a reply broke.
+    /// HTTP: everything was said, or a reply broke.
     ByHttp,
     /// A clock, the drain, or a client that left.
     ByUs,
@@ -206,6 +212,21 @@ struct Served<C> {
     shutting_down: Cell<bool>,
     /// When `drain_timeout` was over.
     cut_at: Cell<Option<Instant>>,
+    /// Of when the timer was last looked at.
+    moment: Option<Moment>,
+}
+
+/// What the clocks depend on: as long as it is the same, the timer stands as it should.
+#[derive(PartialEq, Eq)]
+struct Moment {
+    is_busy: bool,
+    served: u64,
+    due: Option<Instant>,
+    /// Between two requests.
+    received: u64,
+    has_begun: bool,
+    draining: bool,
+    is_cut: bool,
 }
 
 impl<C: Connection> Served<C> {
@@ -219,6 +240,7 @@ impl<C: Connection> Served<C> {
             head_since: Cell::new(Some(now)),
             shutting_down: Cell::new(false),
             cut_at: Cell::new(None),
+            moment: None,
         }
     }
 
@@ -236,7 +258,8 @@ impl<C: Connection> Served<C> {
                 }
                 // HTTP/2 is read all the time, so hyper sees it by itself.
                 is_gone = is_gone || (is_http1 && gone.as_mut().poll(cx).is_ready());
-                if is_gone && !self.client.outlives_client.get() {
+                let outlives = self.client.outlives_client.get() && !self.connection.is_read();
+                if is_gone && !outlives {
                     return Poll::Ready(Ended::ByUs);
                 }
                 if changed.as_mut().poll(cx).is_ready() {
@@ -259,7 +282,7 @@ impl<C: Connection> Served<C> {
     }
 
     /// After `drain_timeout`: every request under way answers or breaks off by itself now, and the
-    /// connection ends with the last, or soon. Says whether hyper was told now.
+    /// connection ends with the last, or soon. Says whether it was told now.
     fn last_words_if_cut(&mut self) -> bool {
         if !self.worker.cut.get() || self.cut_at.get().is_some() {
             return false;
@@ -270,10 +293,10 @@ impl<C: Connection> Served<C> {
         true
     }
 
-    /// While draining: tells hyper as soon as nothing can be lost by it. An HTTP/1 connection
+    /// While draining: tells the connection as soon as nothing can be lost by it. An HTTP/1 connection
     /// that has not asked anything yet, or has just been answered, would be closed under a request
     /// that is on its way, so it gets a moment; HTTP/2 says GOAWAY and finishes what it has. Says
-    /// whether hyper was told now.
+    /// whether it was told now.
     fn shut_down_if_due(&mut self) -> bool {
         if !self.worker.draining.get() || self.shutting_down.get() {
             return false;
@@ -303,10 +326,25 @@ impl<C: Connection> Served<C> {
         let client = &self.client;
         let waiting = !client.is_busy() && self.client.is_http1.get();
         let first = client.served.get() == 0;
-        let since = (waiting && (first || client.wire.received() > client.read_before.get()))
+        let more = client.wire.received() > client.read_before.get() || self.connection.has_begun();
+        let since = (waiting && (first || more))
             .then(|| self.head_since.get().unwrap_or_else(Instant::now));
         self.head_since.set(since);
         since
+    }
+
+    fn moment(&self) -> Moment {
+        let client = &self.client;
+        let is_busy = client.is_busy();
+        Moment {
+            is_busy,
+            served: client.served.get(),
+            due: client.due.get(),
+            received: if is_busy { 0 } else { client.wire.received() },
+            has_begun: self.connection.has_begun(),
+            draining: self.worker.draining.get(),
+            is_cut: self.cut_at.get().is_some(),
+        }
     }
 
     /// When the next clock fires.
@@ -332,10 +370,14 @@ impl<C: Connection> Served<C> {
 
     /// Ready when the connection has to end because of a clock.
     fn poll_clocks(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-        let due = self.due();
-        // Moving the timer costs; one that fires too early is moved then.
-        if due < timer.deadline() {
-            timer.as_mut().reset(due);
+        let moment = Some(self.moment());
+        if moment != self.moment {
+            self.moment = moment;
+            let due = self.due();
+            // Moving the timer costs; one that fires too early is moved then.
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
         }
         while timer.as_mut().poll(cx).is_ready() {
             if self.due() <= Instant::now() && self.fired(cx).is_ready() {

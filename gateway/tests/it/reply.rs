@@ -36,7 +36,7 @@ pub enum Http {
 pub const BOTH: [Http; 2] = [Http::One, Http::Two];
 
 /// Code, status, RFC 9209 token, and whether `Retry-After` is due: the contract's table.
-const ERRORS: [(&str, u16, &str, bool); 24] = [
+const ERRORS: [(&str, u16, &str, bool); 27] = [
     ("bad-request", 400, "http_request_error", false),
     ("bad-path", 400, "http_request_error", false),
     ("no-agent", 400, "http_request_error", false),
@@ -48,6 +48,9 @@ const ERRORS: [(&str, u16, &str, bool); 24] = [
     ("method-not-allowed", 405, "http_request_error", false),
     ("body-timeout", 408, "http_request_error", false),
     ("body-too-large", 413, "http_request_error", false),
+    ("target-too-long", 414, "http_request_error", false),
+    ("head-too-large", 431, "http_request_error", false),
+    ("version-not-supported", 505, "http_request_error", false),
     ("not-implemented", 501, "http_request_error", false),
     ("rate-limited", 429, "http_request_denied", true),
     ("connect-failed", 502, "connection_refused", false),
