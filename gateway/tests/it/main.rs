@@ -21,6 +21,7 @@ mod harness;
 
 mod admission;
 mod balance;
+mod boundaries;
 mod cancellation;
 mod clients;
 mod clocks;

@@ -178,6 +178,11 @@ pub fn reset(reader: Reader, writer: Writer) {
 }
 
 impl Writer {
+    /// The socket.
+    pub fn stream(&self) -> &TcpStream {
+        self.half.as_ref()
+    }
+
     /// Sends all of `bytes`.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.half.write_all(bytes.as_ref()).await
