@@ -326,7 +326,7 @@ async fn outwaited(agent: &Agent) {
         tokio::time::sleep(left).await;
     }
     // There was one, and whoever is still in line waits for a place as ever.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What the line said, of an agent between two replicas.

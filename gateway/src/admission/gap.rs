@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// It has none, and never had one.
-const NEVER: u64 = 0;
+const NEVER_HAD: u64 = 0;
 /// It has one.
-const NONE: u64 = u64::MAX;
+const HAS_ONE: u64 = u64::MAX;
 
 /// The time since an agent's last replica has gone. Outlives reloads.
 #[derive(Debug, Default)]
@@ -20,18 +20,18 @@ pub struct Gap {
 impl Gap {
     /// There is a replica. Says how long there was none, if one had gone before.
     pub fn end(&self, now_ms: u64) -> Option<Duration> {
-        age(self.since_ms.swap(NONE, Relaxed), now_ms)
+        age(self.since_ms.swap(HAS_ONE, Relaxed), now_ms)
     }
 
     /// There is none any more. Says whether it went just now.
     pub fn begin(&self, now_ms: u64) -> bool {
-        let now_ms = now_ms.clamp(NEVER + 1, NONE - 1);
-        self.since_ms.compare_exchange(NONE, now_ms, Relaxed, Relaxed).is_ok()
+        let now_ms = now_ms.clamp(NEVER_HAD + 1, HAS_ONE - 1);
+        self.since_ms.compare_exchange(HAS_ONE, now_ms, Relaxed, Relaxed).is_ok()
     }
 
     /// Nobody would say whether there is one.
     pub fn forget(&self) {
-        self.since_ms.store(NEVER, Relaxed);
+        self.since_ms.store(NEVER_HAD, Relaxed);
     }
 
     /// How long there is none, if one has gone.
@@ -42,7 +42,7 @@ impl Gap {
 }
 
 fn age(since_ms: u64, now_ms: u64) -> Option<Duration> {
-    let since = Some(since_ms).filter(|since| ![NEVER, NONE].contains(since))?;
+    let since = Some(since_ms).filter(|since| ![NEVER_HAD, HAS_ONE].contains(since))?;
     Some(Duration::from_millis(now_ms.saturating_sub(since)))
 }
 

@@ -68,3 +68,77 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::metrics::Metrics;
+    use crate::table::{Found, Replicas, Tables};
+
+    fn at(port: u16) -> Vec<config::Endpoint> {
+        vec![config::Endpoint { host: "127.0.0.1".into(), port }]
+    }
+
+    fn found(replicas: Replicas) -> Found {
+        Found::from([("qa".to_owned(), replicas)])
+    }
+
+    fn tables(more: &str, replicas: Replicas) -> Tables {
+        let text = format!("[agents.qa]\nservice = \"qa\"\n{more}\n");
+        let table = Arc::new(config::parse(&text, "t").unwrap().table);
+        Tables::new(table, &found(replicas), Arc::new(Metrics::new())).unwrap()
+    }
+
+    fn awaited(tables: &Tables) -> bool {
+        let snapshot = tables.current();
+        let agent = &snapshot.agents[0];
+        let places = agent.state.admission.capacity();
+        assert_eq!(agent.is_between_replicas(), places == Some(0), "its line holds all back");
+        agent.is_awaited()
+    }
+
+    #[test]
+    fn an_agent_is_awaited_from_its_last_replicas_going_to_the_next_ones_coming() {
+        let tables = tables("", Replicas::followed(Vec::new()));
+        assert!(!awaited(&tables), "there never was one");
+        let steps = [
+            (Replicas::followed(at(1)), false),
+            (Replicas::followed(Vec::new()), true),
+            (Replicas::leaving(Vec::new()), true),
+            (Replicas::followed(at(2)), false),
+            (Replicas::leaving(at(2)), false),
+            (Replicas::followed(Vec::new()), true),
+        ];
+        for (n, (replicas, expected)) in steps.into_iter().enumerate() {
+            tables.rediscover(&found(replicas));
+            assert_eq!(awaited(&tables), expected, "step {n}");
+        }
+    }
+
+    #[test]
+    fn one_that_leaves_counts_until_it_has_turned_somebody_away() {
+        let tables = tables("max_in_flight = 2", Replicas::followed(at(1)));
+        tables.rediscover(&found(Replicas::leaving(at(1))));
+        let snapshot = tables.current();
+        let agent = &snapshot.agents[0];
+        assert!(!agent.is_awaited());
+        assert!(agent.places().all(|place| place.turned_away()));
+        agent.refresh_capacity();
+        assert!(awaited(&tables));
+        tables.rediscover(&found(Replicas::leaving(at(1))));
+        assert!(awaited(&tables), "another snapshot changes nothing");
+        tables.rediscover(&found(Replicas::followed(at(1))));
+        assert!(!awaited(&tables), "a new one at the same address");
+    }
+
+    #[test]
+    fn nobody_is_awaited_without_a_queue_or_in_place_of_what_is_listed() {
+        let without = tables("queue = { max = 0 }", Replicas::followed(at(1)));
+        without.rediscover(&found(Replicas::followed(Vec::new())));
+        assert!(!awaited(&without));
+        let tables = tables("", Replicas::from(at(1)));
+        tables.rediscover(&found(Replicas::from(Vec::new())));
+        assert!(!awaited(&tables));
+    }
+}
