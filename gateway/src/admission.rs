@@ -2,6 +2,7 @@
 //!
 //! The fast path is one compare-and-swap; the line's lock is taken only while somebody waits.
 
+pub mod gap;
 pub mod sleep;
 
 use std::collections::VecDeque;

@@ -21,7 +21,7 @@ use self::managed::Managed;
 use self::services::Services;
 pub use self::services::{Known, Pod};
 pub use self::status::Status;
-pub use crate::table::Found;
+pub use crate::table::{Found, Replicas};
 
 /// After the start, how long the first answer is waited for before the gateway takes requests
 /// with what it has: a cluster whose API is away must not keep it out for ever.

@@ -159,6 +159,10 @@ pub struct Place {
     limit: AtomicU32,
     /// Not in the table in force: what runs there ends there.
     retired: AtomicBool,
+    /// On its way out, and asked only because nobody else is there.
+    leaving: AtomicBool,
+    /// On its way out, and begins nothing new.
+    closed: AtomicBool,
 }
 
 /// What `/api/agents` shows of an endpoint.
@@ -170,7 +174,8 @@ pub enum State {
     Ejected,
     /// Out by active checks.
     Unhealthy,
-    /// Discovery has taken it away; what it still has under way goes on.
+    /// Discovery has taken it away, or it is on its way out and begins nothing new; what it still
+    /// has under way goes on.
     Draining,
 }
 
@@ -194,8 +199,15 @@ impl Place {
     /// A place that nobody has taken yet.
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>, probe: Arc<Probe>) -> Self {
-        let (in_flight, limit) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
-        Self { endpoint, probe, in_flight, limit, retired: AtomicBool::new(false) }
+        Self {
+            endpoint,
+            probe,
+            in_flight: AtomicU32::new(0),
+            limit: AtomicU32::new(u32::MAX),
+            retired: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Whether it has left the table.
@@ -209,10 +221,36 @@ impl Place {
         self.retired.store(retired, Relaxed);
     }
 
+    /// Says whether it is on its way out, and asked only because nobody else is there.
+    pub fn leave(&self, leaving: bool) {
+        self.leaving.store(leaving, Relaxed);
+        if !leaving {
+            self.closed.store(false, Relaxed);
+        }
+    }
+
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// It has not begun what it was asked. If it is on its way out, it isn't asked again. Says
+    /// whether it is.
+    pub fn turned_away(&self) -> bool {
+        let leaving = self.is_leaving();
+        if leaving {
+            self.closed.store(true, Relaxed);
+        }
+        leaving
+    }
+
     /// Its state now, as one that is in the pool.
     #[must_use]
     pub fn state(&self, now_ms: u64) -> State {
-        if self.probe.is_unhealthy() {
+        if self.closed.load(Relaxed) {
+            State::Draining
+        } else if self.probe.is_unhealthy() {
             State::Unhealthy
         } else if self.endpoint.is_ejected(now_ms) {
             State::Ejected
@@ -518,6 +556,21 @@ mod tests {
         }
         let one = self::pool(1);
         assert!(one.pick(None, &[one.places()[0].endpoint.id]).is_some());
+    }
+
+    #[test]
+    fn who_leaves_is_asked_until_it_begins_nothing_new() {
+        let pool = pool(1);
+        let place = &pool.places()[0];
+        assert!(!place.turned_away(), "it stays");
+        place.leave(true);
+        assert!(pool.pick(None, &[]).is_some());
+        assert!(place.turned_away());
+        place.leave(true);
+        assert!(pool.pick(None, &[]).is_none());
+        assert_eq!((pool.ready(now_ms()), place.state(now_ms())), (0, State::Draining));
+        place.leave(false);
+        assert!(pool.pick(None, &[]).is_some(), "a new one at the same address");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::forward::{headers, location};
 use crate::pool::now_ms;
 use crate::router::type_of_body::{BodyError, Scanner};
 use crate::router::{Door, Route, RouteError, Target};
-use crate::table::{Agent, AgentRef, Current, Permit, Snapshot};
+use crate::table::{Agent, AgentRef, Current, Permit, Snapshot, View};
 use crate::{admin, request_id};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static(config::names::REQUEST_ID);
@@ -151,7 +151,7 @@ async fn handle(
     record.agent = Some(agent.clone());
     admit_body(&agent, &parts.headers, &source)?;
     let ahead = !parts.headers.contains_key(EXPECT);
-    let permit = enter(&agent, ahead.then_some(&source), record).await?;
+    let permit = enter(&agent, &call.worker.view, ahead.then_some(&source), record).await?;
     let agent = agent.latest(&call.worker.view);
     let deadline = Instant::now() + agent.settings.timeout;
     let session = session(&agent, &parts.headers);
@@ -279,20 +279,29 @@ fn admit_body(agent: &Agent, headers: &HeaderMap, source: &Source) -> Result<(),
 }
 
 /// Waits for a place, where there is any hope of one: a parked agent's first replica counts, too,
-/// since whoever waits for it wakes the agent. Meanwhile `ahead` is read ahead, unless its
-/// client waits for a go.
+/// since whoever waits for it wakes the agent, and so does the next one of an agent whose last has
+/// just gone. Meanwhile `ahead` is read ahead, unless its client waits for a go.
 async fn enter(
     agent: &AgentRef,
+    view: &View,
     ahead: Option<&Source>,
     record: &mut Record,
 ) -> Result<Permit, Error> {
-    if agent.ready() == 0 && !agent.is_parked() {
-        return Err(no_endpoint(agent));
+    if agent.ready() == 0 {
+        hopeful(&agent.latest(view))?;
     }
     match Permit::at_once(agent) {
         Some(permit) => Ok(permit),
         // On the heap: few requests wait, and every request's future has the size of all it may do.
         None => Box::pin(wait(agent, ahead, record)).await,
+    }
+}
+
+/// Refuses what nobody could answer, and nobody is waited for.
+fn hopeful(agent: &Agent) -> Result<(), Error> {
+    match agent.ready() > 0 || agent.is_awaited() {
+        true => Ok(()),
+        false => Err(no_endpoint(agent)),
     }
 }
 
@@ -307,24 +316,47 @@ async fn wait(
         Some(source) => while_reading(permit.as_mut(), source).await??,
         None => permit.await?,
     };
-    record.queued = since.elapsed();
-    agent.metrics.queue.record(record.queued.as_secs_f64());
+    record.waited(since.elapsed());
     Ok(permit)
 }
 
 /// Waits for a place until it is known that there will be none. Who is refused while the agent has
 /// no replica is told when there should be one.
 async fn stand_in_line(agent: &AgentRef) -> Result<Permit, Error> {
-    let sleep = &agent.state.sleep;
+    let (sleep, between) = (&agent.state.sleep, agent.is_between_replicas());
     tokio::select! {
         biased;
         entered = Permit::of(agent) => entered.map_err(|error| match error.code {
+            Code::QueueFull if between => full_between(error),
+            Code::QueueTimeout if between && agent.state.gap.age(now_ms()).is_some() => {
+                no_endpoint(agent)
+            }
             Code::QueueFull if agent.is_parked() => starting(error, sleep.come_back(now_ms())),
             Code::QueueTimeout if sleep.is_starting() => starting(error, sleep.come_back(now_ms())),
             _ => error,
         }),
         () = sleep.scaled_by_hand() => Err(no_endpoint(agent)),
+        () = outwaited(agent), if between => Err(no_endpoint(agent)),
     }
+}
+
+/// Ends when the agent has been without a replica for as long as one is waited for.
+async fn outwaited(agent: &Agent) {
+    while let Some(age) = agent.state.gap.age(now_ms()) {
+        let left = agent.settings.queue.timeout.saturating_sub(age);
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
+    // There was one, and whoever is still in line waits for a place as ever.
+    std::future::pending::<()>().await;
+}
+
+/// What the line said, of an agent between two replicas.
+fn full_between(error: Error) -> Error {
+    let text = "the agent's last replica has gone; no more requests may wait for the next one";
+    Error { detail: text.to_owned(), ..error }
 }
 
 /// What the line said, of an agent that is being woken.
@@ -338,13 +370,17 @@ fn starting(error: Error, left: Duration) -> Error {
 
 /// The 503 of an agent without a ready replica.
 fn no_endpoint(agent: &Agent) -> Error {
-    let text = match (agent.places().count(), agent.state.sleep.mode()) {
-        (0, Mode::ByHand(deployment)) => format!(
+    let gap = agent.state.gap.age(now_ms());
+    let text = match (agent.places().count(), agent.state.sleep.mode(), gap) {
+        (0, Mode::ByHand(deployment), _) => format!(
             "the agent was scaled to zero by hand; \
              `kubectl scale {deployment} --replicas=1` brings it back"
         ),
-        (0, _) => "the agent has no replicas".to_owned(),
-        (n, _) => format!("none of the agent's {n} replicas is ready"),
+        (_, Mode::Fixed, Some(gap)) => {
+            format!("the agent's last replica went {} s ago, and no other is ready", gap.as_secs())
+        }
+        (0, ..) => "the agent has no replicas".to_owned(),
+        (n, ..) => format!("none of the agent's {n} replicas is ready"),
     };
     Error::new(Code::NoEndpoint, text)
 }

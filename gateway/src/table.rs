@@ -3,6 +3,8 @@
 //! Counts and health belong to an address or to an agent's name; they are found again through
 //! weak references, so that what still has a request under way is never counted anew.
 
+mod found;
+mod gap;
 mod shares;
 
 use std::cell::RefCell;
@@ -17,6 +19,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
+use crate::admission::gap::Gap;
 use crate::admission::sleep::{Mode, Sleep};
 use crate::forward::headers::{AgentHeaders, TrustedProxies};
 use crate::metrics::{AgentMetrics, Metrics};
@@ -24,10 +27,8 @@ use crate::pool::{Endpoint, Lease, Place, Pool, Probe, State, hash, now_ms};
 use crate::retry::Budget;
 use crate::router::{BadRename, Routes};
 
+pub use self::found::{Found, Replicas, Standing, version_key};
 pub use self::shares::{Other, Running, Shares};
-
-/// Addresses of an agent: its own, or those of one of its versions.
-pub type Found = BTreeMap<String, Vec<config::Endpoint>>;
 
 /// Everything that a request needs to know. Never changed, only replaced.
 pub struct Snapshot {
@@ -68,6 +69,8 @@ pub struct Split {
     pub weight: u32,
     /// Its endpoints.
     pub pool: Pool,
+    /// Whether others come when these go.
+    pub standing: Standing,
 }
 
 /// What belongs to an agent's name.
@@ -77,6 +80,8 @@ pub struct AgentState {
     pub admission: Admission,
     /// Whether it may be waited for without any replica.
     pub sleep: Sleep,
+    /// Since when its last replica has gone.
+    pub gap: Gap,
     /// What may be retried.
     pub budget: Budget,
     /// By the agent whose replica it is, and its address.
@@ -215,10 +220,10 @@ impl Agent {
         self.places().next().is_none() && matches!(self.state.sleep.mode(), Mode::ByHand(_))
     }
 
-    /// Requests beyond a share run on where they are, and take no place from the other endpoints. A
-    /// parked agent has no places, also where there is no limit: its requests stay in line.
+    /// Requests beyond a share run on where they are, and take no place from the other endpoints. An
+    /// agent that is awaited has no places, also where there is no limit: its requests stay in line.
     fn limit(&self) -> Option<u32> {
-        if self.is_parked() {
+        if self.is_awaited() {
             return Some(0);
         }
         self.settings.max_in_flight?;
@@ -299,6 +304,8 @@ impl Tables {
         let first = registry.snapshot(1, table, found, &metrics)?;
         let shares = Shares::default();
         first.agents.iter().for_each(|agent| agent.take_share(&shares));
+        first.agents.iter().for_each(Agent::note_leaving);
+        first.agents.iter().for_each(Agent::note_coming);
         first.agents.iter().for_each(Agent::refresh_capacity);
         metrics.took(1, &first.table.hash);
         Ok(Self {
@@ -412,10 +419,12 @@ impl Tables {
         for agent in &snapshot.agents {
             agent.take_share(shares);
             agent.state.retire_others(&agent.places().map(Arc::as_ptr).collect());
+            agent.note_leaving();
             agent.lower_capacity();
         }
         self.current.store(Arc::clone(&snapshot));
         self.version.fetch_add(1, Ordering::Release);
+        snapshot.agents.iter().for_each(Agent::note_coming);
         snapshot.agents.iter().for_each(Agent::refresh_capacity);
         self.registry.forget();
         self.swaps.send_replace(());
@@ -448,19 +457,16 @@ impl Registry {
         let owner = settings.shares.as_ref().and_then(|owner| table.agents.get(owner));
         let owner = owner.unwrap_or(settings);
         let state = self.state(&settings.name);
-        let pool = |key: &str| {
-            let addresses = found.get(key).map_or(&[][..], Vec::as_slice);
+        let split = |weight: u32, key: &str| {
+            let Replicas { addresses, standing } = found.get(key).cloned().unwrap_or_default();
             let place = |address| self.place(&state, owner, address);
-            Pool::new(addresses.iter().map(place).collect())
+            Split { weight, pool: Pool::new(addresses.iter().map(place).collect()), standing }
         };
         let splits: Vec<_> = match owner.versions.as_slice() {
-            [] => vec![Split { weight: 1, pool: pool(&owner.name) }],
+            [] => vec![split(1, &owner.name)],
             versions => versions
                 .iter()
-                .map(|version| Split {
-                    weight: version.weight,
-                    pool: pool(&version_key(&owner.name, &version.service)),
-                })
+                .map(|version| split(version.weight, &version_key(&owner.name, &version.service)))
                 .collect(),
         };
         Agent {
@@ -508,12 +514,6 @@ impl Registry {
         self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.probes.retain(|_, probe| probe.strong_count() > 0);
     }
-}
-
-/// The key in [`Found`] of one version's addresses.
-#[must_use]
-pub fn version_key(agent: &str, service: &str) -> String {
-    format!("{agent}/{service}")
 }
 
 fn alive<K: std::hash::Hash + Eq, V>(

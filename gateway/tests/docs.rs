@@ -71,7 +71,7 @@ fn every_bound_that_is_documented_is_in_the_code() {
 }
 
 /// Constants of these types that bound nothing.
-const NO_BOUNDS: &[&str] = &["TCP_SYN", "HASH_DIGITS"];
+const NO_BOUNDS: &[&str] = &["TCP_SYN", "HASH_DIGITS", "NEVER_HAD", "HAS_ONE"];
 
 /// A constant's name, where the line makes one that may be a bound.
 fn bound(line: &str) -> Option<&str> {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::services::{Known, named};
-use super::{FIRST_ANSWER, Status, Table};
+use super::{FIRST_ANSWER, Replicas, Status, Table};
 use crate::pool::now_ms;
 
 /// Between two lookups: as long as cluster DNS lets an answer be kept.
@@ -59,9 +59,9 @@ pub async fn follow(
             all.await;
         }
         status.set_away(names.values().filter_map(|name| name.failing_since_ms).min());
-        let addresses =
-            names.iter().map(|(name, it)| (name.clone(), it.addresses.clone())).collect();
-        known.send_replace(Arc::new(Known { addresses, complete: true, ..Known::default() }));
+        let replicas = |name: &Name| Replicas::followed(name.addresses.clone());
+        let replicas = names.iter().map(|(name, it)| (name.clone(), replicas(it))).collect();
+        known.send_replace(Arc::new(Known { replicas, complete: true, ..Known::default() }));
         tokio::select! {
             changed = tables.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(EVERY) => {}

@@ -201,7 +201,7 @@ impl Cluster {
     fn publish(&self, known: &channel::Sender<Arc<Known>>, status: &Status) {
         self.publish_gateways();
         status.set_away(self.namespaces.values().filter_map(|one| one.away_since_ms).min());
-        let (mut addresses, mut pods) = (BTreeMap::new(), BTreeMap::new());
+        let (mut replicas, mut pods) = (BTreeMap::new(), BTreeMap::new());
         for (name, namespace) in &self.namespaces {
             let mut services = BTreeMap::<&str, Vec<&Slice>>::new();
             for slice in namespace.slices.values() {
@@ -215,12 +215,12 @@ impl Cluster {
                 }
                 let service = format!("{service}.{name}");
                 let wakes = self.wakes.contains(&service);
-                addresses.insert(service, slices::addresses(slices.into_iter(), wakes));
+                replicas.insert(service, slices::replicas(slices.into_iter(), wakes));
             }
         }
         let complete = !self.patient || self.namespaces.values().all(|one| one.listed);
         let complete = complete || known.borrow().complete;
-        let now = Known { addresses, pods, complete };
+        let now = Known { replicas, pods, complete };
         known.send_if_modified(|before| {
             let changed = **before != now;
             if changed {

@@ -9,7 +9,7 @@ use crate::table::version_key;
 pub fn find(table: &config::Table) -> Found {
     let mut found = Found::new();
     for agent in table.agents.values() {
-        found.insert(agent.name.clone(), agent.endpoints.clone());
+        found.insert(agent.name.clone(), agent.endpoints.clone().into());
         for version in &agent.versions {
             let of_service = || {
                 let named =
@@ -20,7 +20,7 @@ pub fn find(table: &config::Table) -> Found {
                 [] => of_service().unwrap_or_default(),
                 own => own.to_vec(),
             };
-            found.insert(version_key(&agent.name, &version.service), endpoints);
+            found.insert(version_key(&agent.name, &version.service), endpoints.into());
         }
     }
     found

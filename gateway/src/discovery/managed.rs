@@ -40,7 +40,9 @@ pub fn find(table: &config::Table, fleet: &Fleet) -> Found {
     for (name, agent) in fleet {
         let endpoints: Vec<_> =
             agent.replicas.iter().map(|replica| replica.endpoint.clone()).collect();
-        if endpoints.is_empty() && found.get(name).is_some_and(|listed| !listed.is_empty()) {
+        if endpoints.is_empty()
+            && found.get(name).is_some_and(|listed| !listed.addresses.is_empty())
+        {
             continue;
         }
         let service = table.agents.get(name).and_then(|agent| agent.service.as_ref());
@@ -49,9 +51,9 @@ pub fn find(table: &config::Table, fleet: &Fleet) -> Found {
             named.map(|version| version_key(&agent.name, &version.service))
         });
         for key in versions {
-            found.insert(key, endpoints.clone());
+            found.insert(key, endpoints.clone().into());
         }
-        found.insert(name.clone(), endpoints);
+        found.insert(name.clone(), endpoints.into());
     }
     found
 }
@@ -70,10 +72,13 @@ mod tests {
 
     #[test]
     fn listed_endpoints_serve_until_the_first_replica_is_ready() {
+        let ports = |found: &Found, name: &str| {
+            found[name].addresses.iter().map(|address| address.port).collect::<Vec<_>>()
+        };
         let none = found(&[]);
-        assert_eq!((none["qa"][0].port, none["new"].len()), (1, 0));
+        assert_eq!((ports(&none, "qa"), ports(&none, "new")), (vec![1], vec![]));
         let endpoint = config::Endpoint { host: "127.0.0.1".into(), port: 2 };
         let one = found(&[Replica { endpoint, memory_bytes: Arc::default() }]);
-        assert_eq!((one["qa"].len(), one["qa"][0].port, one["new"][0].port), (1, 2, 2));
+        assert_eq!((ports(&one, "qa"), ports(&one, "new")), (vec![2], vec![2]));
     }
 }

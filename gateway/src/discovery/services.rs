@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Found, Status};
+use super::{Found, Replicas, Status};
 use crate::table::version_key;
 
 /// What is known of Services.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// By the name under which its source knows a Service.
-    pub addresses: BTreeMap<String, Vec<config::Endpoint>>,
+    pub replicas: BTreeMap<String, Replicas>,
     /// Whose addresses they are, where the source knows.
     pub pods: BTreeMap<config::Endpoint, Pod>,
     /// Everything was answered once, or was waited for long enough.
@@ -56,11 +56,12 @@ impl Services {
         let known = Arc::clone(&self.known.borrow_and_update());
         self.complete = known.complete;
         let of = |service: &String| {
-            known.addresses.get(&(self.key)(service, table)).cloned().unwrap_or_default()
+            let replicas = known.replicas.get(&(self.key)(service, table)).cloned();
+            replicas.unwrap_or_else(|| Replicas::followed(Vec::new()))
         };
         let mut found = Found::new();
         for agent in table.agents.values() {
-            let own = agent.service.as_ref().map_or_else(|| agent.endpoints.clone(), of);
+            let own = agent.service.as_ref().map_or_else(|| agent.endpoints.clone().into(), of);
             found.insert(agent.name.clone(), own);
             for version in &agent.versions {
                 found.insert(version_key(&agent.name, &version.service), of(&version.service));
@@ -84,6 +85,7 @@ impl Services {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Standing::{Followed, Leaving, Listed};
 
     #[test]
     fn a_service_is_looked_up_and_what_has_none_keeps_what_it_lists() {
@@ -99,20 +101,23 @@ mod tests {
         let table = config::parse(text, "t").unwrap().table;
         assert_eq!(named(&table), BTreeSet::from(["coding-agent", "new", "old.far"]));
         let at = |port| config::Endpoint { host: "10.0.0.1".into(), port };
-        let addresses = BTreeMap::from([
-            ("coding-agent.ai-agents".to_owned(), vec![at(3)]),
-            ("old.far".to_owned(), vec![at(4), at(5)]),
-            ("other.ai-agents".to_owned(), vec![at(6)]),
+        let replicas = BTreeMap::from([
+            ("coding-agent.ai-agents".to_owned(), Replicas::followed(vec![at(3)])),
+            ("old.far".to_owned(), Replicas::leaving(vec![at(4), at(5)])),
+            ("other.ai-agents".to_owned(), Replicas::followed(vec![at(6)])),
         ]);
         let sender =
-            watch::Sender::new(Arc::new(Known { addresses, complete: true, ..Known::default() }));
+            watch::Sender::new(Arc::new(Known { replicas, complete: true, ..Known::default() }));
         let status = Arc::new(Status::waiting("kubernetes"));
         let key = crate::discovery::kubernetes::full_name;
         let mut services = Services::new(sender.subscribe(), key, Arc::clone(&status));
         let found = services.find(&table);
-        let ports = |key: &str| found[key].iter().map(|e| e.port).collect::<Vec<_>>();
+        let ports = |key: &str| found[key].addresses.iter().map(|e| e.port).collect::<Vec<_>>();
         assert_eq!((ports("coding"), ports("local")), (vec![3], vec![2]));
         assert_eq!((ports("search/old.far"), ports("search/new")), (vec![4, 5], vec![]));
+        let of = ["coding", "local", "search/old.far", "search/new"];
+        let expected = [Followed, Listed, Leaving, Followed];
+        assert_eq!(of.map(|key| found[key].standing), expected);
         assert!(!status.is_ready(), "found is not in force yet");
         services.in_force();
         assert!(status.is_ready());

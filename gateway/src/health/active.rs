@@ -139,7 +139,8 @@ mod tests {
     }
 
     fn found(table: &config::Table) -> Found {
-        table.agents.values().map(|agent| (agent.name.clone(), agent.endpoints.clone())).collect()
+        let of = |agent: &config::Agent| (agent.name.clone(), agent.endpoints.clone().into());
+        table.agents.values().map(of).collect()
     }
 
     fn tables(agents: &str) -> Arc<Tables> {

@@ -7,14 +7,15 @@ use std::pin::pin;
 use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::record::Record;
 use super::reply::{Exchange, read_out};
 use super::worker::Worker;
-use super::{Call, no_endpoint, stand_in_line};
+use super::{Call, hopeful, stand_in_line};
 use crate::body::{Source, while_reading};
 use crate::error::{Code, Error};
-use crate::forward::{self, Answer, Blame, Failure, Terms};
+use crate::forward::{self, Answer, Blame, Chance, Failure, Terms};
 use crate::h1::spare;
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
@@ -46,6 +47,9 @@ pub(super) struct Attempts {
 struct Notes {
     endpoint: Option<std::sync::Arc<Endpoint>>,
     retries: u32,
+    /// How often it went back to the line, and how long it was there.
+    waits: u32,
+    queued: std::time::Duration,
     first_byte: Option<std::time::Duration>,
 }
 
@@ -67,6 +71,7 @@ impl Attempts {
         };
         record.endpoint = notes.endpoint;
         record.retries = notes.retries;
+        record.waited(notes.queued);
         record.first_byte = notes.first_byte;
         if let Ok((exchange, _)) = &outcome {
             watch_total(&call.client, exchange);
@@ -106,17 +111,20 @@ impl Attempts {
             self.agent.state.budget.request();
         }
         let mut tried = Vec::new();
-        let mut waits = 0;
         loop {
             let session = self.session.as_ref().map(HeaderValue::as_bytes);
             let Some(lease) = self.agent.pick(session, &tried) else {
-                if let Err(error) = Box::pin(self.wait_again(worker, &mut waits)).await {
+                if let Err(error) = Box::pin(self.wait_again(worker, &mut notes)).await {
                     return (notes, Err(error));
                 }
                 continue;
             };
             notes.endpoint = Some(std::sync::Arc::clone(lease.endpoint()));
-            let failure = match self.one(worker, &lease).await {
+            let came = self.one(worker, &lease).await;
+            if self.came_too_late(worker, &lease, &came) {
+                continue;
+            }
+            let failure = match came {
                 Ok(answer) if is_not_begun(&answer) && self.repeats(&lease, &notes) => None,
                 Ok(answer) => {
                     notes.first_byte = Some(answer.first_byte);
@@ -155,6 +163,30 @@ impl Attempts {
         retry::allows(failure.chance, state, self.head.method(), self.head.headers())
     }
 
+    /// Whether it has come to a replica that goes, and was not begun: that is no failure of anybody.
+    /// It goes to who is left, or back to the line until the next one is there.
+    fn came_too_late(
+        &mut self,
+        worker: &Worker,
+        lease: &Lease,
+        came: &Result<Answer, Failure>,
+    ) -> bool {
+        let repeats = match came {
+            Ok(answer) => is_not_begun(answer) && self.source.can_repeat(),
+            Err(failure) => failure.chance == Chance::NotBegun && self.allows(failure),
+        };
+        if !repeats || self.agent.settings.retry.is_none() || Instant::now() >= self.deadline {
+            return false;
+        }
+        let leaving = lease.place().turned_away();
+        let latest = self.agent.latest(&worker.view);
+        let too_late = leaving || latest.is_awaited();
+        if too_late {
+            self.agent = latest;
+        }
+        too_late
+    }
+
     /// Whether what was not begun is tried elsewhere. Who says so again and again is left alone
     /// for a while: it drains, or it is full.
     fn repeats(&self, lease: &Lease, notes: &Notes) -> bool {
@@ -171,26 +203,31 @@ impl Attempts {
     }
 
     /// The place that admission gave is at a replica that has gone: gives it back and waits in
-    /// line for another, as it is now; also where the agent was parked in between.
-    async fn wait_again(&mut self, worker: &Rc<Worker>, waits: &mut u32) -> Result<(), Error> {
+    /// line for another, as it is now; also where the agent was parked in between, or its last
+    /// replica has gone. Who waits for a replica is not admitted yet: the total clock begins anew.
+    async fn wait_again(&mut self, worker: &Rc<Worker>, notes: &mut Notes) -> Result<(), Error> {
         self.agent = self.agent.latest(&worker.view);
-        *waits += 1;
-        if self.agent.ready() == 0 && !self.agent.is_parked() {
-            return Err(no_endpoint(&self.agent));
-        }
-        if *waits > WAITS_MAX {
+        notes.waits += 1;
+        hopeful(&self.agent)?;
+        if notes.waits > WAITS_MAX {
             return Err(Error::new(Code::Overloaded, "every replica is full"));
         }
         // What admission believes may be a moment old.
         self.agent.refresh_capacity();
         self.permit = None;
-        let mut entering = pin!(tokio::time::timeout_at(self.deadline, stand_in_line(&self.agent)));
+        let (queued, awaited) = (Instant::now(), self.agent.is_awaited());
+        let due = Some(self.deadline).filter(|_| !awaited);
+        let mut entering = pin!(by(due, stand_in_line(&self.agent)));
         let entered = match self.read_ahead {
             true => while_reading(entering.as_mut(), &self.source).await?,
             false => entering.await,
         };
         let late = |_| Error::new(Code::TotalTimeout, "no replica became free in time");
         self.permit = Some(entered.map_err(late)??);
+        notes.queued += queued.elapsed();
+        if awaited {
+            self.deadline = Instant::now() + self.agent.settings.timeout;
+        }
         Ok(())
     }
 
@@ -221,6 +258,14 @@ impl Drop for Telling<'_> {
                 read_out(&worker, exchange).await;
             });
         }
+    }
+}
+
+/// What comes by then; without a time, whenever it comes.
+async fn by<F: Future>(due: Option<Instant>, coming: F) -> Result<F::Output, Elapsed> {
+    match due {
+        Some(due) => tokio::time::timeout_at(due, coming).await,
+        None => Ok(coming.await),
     }
 }
 

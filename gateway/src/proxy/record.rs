@@ -14,6 +14,9 @@ use crate::metrics::Outcome;
 use crate::pool::Endpoint;
 use crate::table::AgentRef;
 
+/// Less than that is no waiting: it is how long it takes to find that there is a place.
+const WAITING: Duration = Duration::from_micros(500);
+
 /// Counts and logs a head that is refused: there is no request to tell of.
 pub(super) fn refused(worker: &Worker, client: &Client, id: &HeaderValue, error: &Error) {
     worker.metrics.unrouted(error.code);
@@ -54,7 +57,7 @@ pub struct Record {
     /// Attempts after the first.
     pub retries: u32,
     /// Time in the queue.
-    pub queued: Duration,
+    queued: Duration,
     /// Request sent to response head.
     pub first_byte: Option<Duration>,
     /// Bytes of the response's body.
@@ -106,6 +109,13 @@ impl Record {
     #[must_use]
     pub fn agent_name(&self) -> Option<&str> {
         self.agent.as_ref().map(|agent| agent.settings.name.as_str())
+    }
+
+    /// It was in its agent's line for so long.
+    pub fn waited(&mut self, time: Duration) {
+        let Some(agent) = self.agent.as_ref().filter(|_| time > WAITING) else { return };
+        self.queued += time;
+        agent.metrics.queue.record(time.as_secs_f64());
     }
 
     /// The agent has answered to the end.

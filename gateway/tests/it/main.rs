@@ -43,6 +43,7 @@ mod parking;
 mod paths;
 mod peers;
 mod reload;
+mod replacing;
 mod retries;
 mod routing;
 mod sharing;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
 use super::watch::Kept;
+use crate::table::Replicas;
 
 /// The label that names a slice's Service.
 pub(super) const SERVICE: &str = "kubernetes.io/service-name";
@@ -107,16 +108,13 @@ fn port(ports: &[EndpointPort], name: &str) -> Option<u16> {
 /// there who finds nobody ready waits for the next pod, and the one that goes may be the last, on
 /// its way to zero. Of a pod with addresses of both families, the IPv4 one: two would be two
 /// replicas.
-pub(super) fn addresses<'a>(
-    slices: impl Iterator<Item = &'a Slice>,
-    wakes: bool,
-) -> Vec<config::Endpoint> {
+pub(super) fn replicas<'a>(slices: impl Iterator<Item = &'a Slice>, wakes: bool) -> Replicas {
     let pods = pods(slices);
     let ready = one_address_each(&pods, Conditions::is_ready);
     if ready.is_empty() && !wakes {
-        return one_address_each(&pods, Conditions::is_last_resort);
+        return Replicas::leaving(one_address_each(&pods, Conditions::is_last_resort));
     }
-    ready
+    Replicas::followed(ready)
 }
 
 /// The pods behind one Service's addresses, as far as they are pods.
@@ -200,7 +198,7 @@ mod tests {
                 slice
             })
             .collect();
-        let found = addresses(slices.iter(), false);
+        let found = replicas(slices.iter(), false).addresses;
         assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }
 
@@ -236,10 +234,14 @@ mod tests {
             Slice::of(&serde_json::from_value(slice).unwrap()).unwrap()
         };
         let leaving = slice(json!([pod("10.0.0.3", "c", LEAVING)]));
-        assert_eq!(addresses([&leaving].into_iter(), false).len(), 1);
-        assert_eq!(addresses([&leaving].into_iter(), true), []);
+        let at = |host: &str| vec![config::Endpoint { host: host.into(), port: 8000 }];
+        let last_resort = Replicas::leaving(at("10.0.0.3"));
+        assert_eq!(replicas([&leaving].into_iter(), false), last_resort);
+        assert_eq!(replicas([&leaving].into_iter(), true), Replicas::followed(vec![]));
         let ready = slice(json!([pod("10.0.0.1", "a", READY)]));
-        assert_eq!(addresses([&ready, &leaving].into_iter(), true).len(), 1);
+        let only = Replicas::followed(at("10.0.0.1"));
+        assert_eq!(replicas([&ready, &leaving].into_iter(), true), only);
+        assert_eq!(replicas([&ready, &leaving].into_iter(), false), only);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Updates under load: nothing fails. And the same with `preStop` or the drain taken out, which
-//! has to fail: otherwise the first half would prove nothing.
+//! Updates under load: nothing fails, also where an agent has one replica. And the same with
+//! `preStop` or the drain taken out, which has to fail: otherwise the first half would prove
+//! nothing.
 
 use crate::load::report::Report;
 use crate::prove::Context;
+use crate::prove::cluster::SOON;
 use crate::prove::failure::{Outcome, ensure};
 use crate::prove::say;
 use crate::prove::table;
@@ -11,10 +13,20 @@ use crate::prove::yard::Yard;
 
 /// In a row, of each.
 const UPDATES: usize = 5;
+/// In a row, of the agent with one replica: each leaves a gap that requests wait through.
+const UPDATES_OF_ONE: usize = 2;
+/// Such a replica takes longer to start than the old one goes on serving, 5 s by its `preStop`: so
+/// there is a gap, and whoever waited did so for at least this long.
+const START_MS: u64 = 10_000;
+const WAITED_MS: u32 = 1_000;
+/// Requests a second to it: all that come in a gap have to fit in a gateway's line.
+const RATE_OF_ONE: u32 = 20;
 
 pub(super) async fn prove(context: &Context) -> Outcome<String> {
     let table = |namespace: &str, keys: &str, deployment: &str| {
-        table::gateway(context, namespace, keys) + &table::agent(context, "coding", "", deployment)
+        table::gateway(context, namespace, keys)
+            + &table::agent(context, "coding", "", deployment)
+            + &only_replica(context)
     };
     let yard = Yard::up(context, "rollouts", |namespace| table(namespace, "", "")).await?;
     yard.scale("switchyard", 2).await?;
@@ -27,6 +39,8 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     let gateway = updates(&yard, "switchyard", all, UPDATES).await?;
     say(&format!("   {UPDATES} updates of the gateway: {}", tell(&gateway)));
     nothing_failed(&gateway)?;
+
+    let one = of_one(&yard, all).await?;
 
     let namespace = &yard.namespace;
     // An agent that ends on SIGTERM at once, as many do. With the pause before it, requests that
@@ -56,10 +70,11 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
     must_fail("a gateway with drain_timeout 0", &cut)?;
 
     Ok(format!(
-        "agent: {}; gateway: {}; failures without an agent's drain {}, its preStop {}, the gateway's \
+        "agent: {}; gateway: {}; one replica: {}; failures without an agent's drain {}, its preStop {}, the gateway's \
          drain_delay {}, its drain_timeout {}",
         tell(&agent),
         tell(&gateway),
+        tell(&one),
         undrained.failures(),
         unpaused.failures(),
         hasty.failures(),
@@ -70,6 +85,27 @@ pub(super) async fn prove(context: &Context) -> Outcome<String> {
 fn all(context: &Context) -> Order<'static> {
     let settings = &context.settings;
     Order { rate: settings.rate, hold_ms: 20, streams: settings.streams, ..Order::default() }
+}
+
+/// The agent with one replica.
+fn only_replica(context: &Context) -> String {
+    let queue = "queue = { max = 600, timeout = \"50s\" }";
+    table::agent(context, "qa", queue, &format!("env = {{ E2E_START_MS = \"{START_MS}\" }}"))
+}
+
+/// Its updates: while there is none, requests wait for the next one.
+async fn of_one(yard: &Yard<'_>, all: Order<'static>) -> Outcome<Report> {
+    yard.settled("qa-agent", 1, SOON).await?;
+    let order = Order { agents: "qa", rate: RATE_OF_ONE, streams: 0, ..all };
+    let report = updates(yard, "qa-agent", order, UPDATES_OF_ONE).await?;
+    say(&format!(
+        "   {UPDATES_OF_ONE} updates of an only replica: {}, the longest waited {} ms",
+        tell(&report),
+        report.max_ms
+    ));
+    nothing_failed(&report)?;
+    ensure(report.max_ms > WAITED_MS, || "nobody had to wait, so this proves nothing".into())?;
+    Ok(report)
 }
 
 /// So many updates in a row under a load, and what came of it.
