@@ -47,9 +47,9 @@ impl Effort {
     /// A first impression: 90 s.
     const QUICK: Self = Self {
         rounds: 3,
-        load: Duration::from_millis(400),
-        streams: Duration::from_millis(800),
-        paced: 400,
+        load: Duration::from_millis(300),
+        streams: Duration::from_millis(600),
+        paced: 300,
         bodies: 4,
     };
     /// Whether it works at all.
@@ -66,21 +66,20 @@ impl Args {
     pub(crate) fn parse() -> Option<Self> {
         let (effort, peers, json, measures) = (Effort::FULL, Vec::new(), None, Vec::new());
         let mut parsed = Self { effort, peers, json, measures, bench: false };
-        let mut args = std::env::args().skip(1);
+        let (mut args, mut rounds) = (std::env::args().skip(1), None);
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--bench" => parsed.bench = true,
                 "--quick" => parsed.effort = Effort::QUICK,
                 "--smoke" => parsed.effort = Effort::SMOKE,
-                "--rounds" => {
-                    parsed.effort.rounds = args.next()?.parse().ok().filter(|n| *n > 0)?;
-                }
+                "--rounds" => rounds = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--peers" => parsed.peers = args.next()?.split(',').map(str::to_owned).collect(),
                 "--json" => parsed.json = Some(args.next()?.into()),
                 name if ALL.iter().any(|(known, _)| *known == name) => parsed.measures.push(arg),
                 _ => return None,
             }
         }
+        parsed.effort.rounds = rounds.unwrap_or(parsed.effort.rounds);
         Some(parsed)
     }
 
@@ -88,4 +87,17 @@ impl Args {
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.measures.is_empty() || self.measures.iter().any(|wanted| wanted == name)
     }
+}
+
+/// The command line, as far as it says what is measured.
+pub(crate) fn command() -> String {
+    let (mut command, mut args) = ("benches/peers/run".to_owned(), std::env::args().skip(1));
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" => {}
+            "--json" => drop(args.next()),
+            word => command = command + " " + word,
+        }
+    }
+    command
 }

@@ -6,7 +6,7 @@ use benches::machine;
 use benches::stats::{Estimate, median, ratios};
 use serde_json::{Value, json};
 
-use super::args::Args;
+use super::args::{Args, command};
 use super::bars::Bar;
 use super::proxies::Proxy;
 
@@ -48,10 +48,16 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(machine: Value, args: &Args) -> Self {
-        let words = std::env::args().skip(1).filter(|word| word != "--bench");
-        let command = words.fold("benches/peers/run".to_owned(), |line, word| line + " " + &word);
         let (targets, versions, rows, failed) = Default::default();
-        Self { machine, command, rounds: args.effort.rounds, targets, versions, rows, failed }
+        Self {
+            machine,
+            command: command(),
+            rounds: args.effort.rounds,
+            targets,
+            versions,
+            rows,
+            failed,
+        }
     }
 
     pub(crate) fn proxies(&mut self, proxies: &[Proxy]) {

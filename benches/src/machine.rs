@@ -35,7 +35,9 @@ pub fn machine(binary: &Path) -> Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let commit = said("git", &["describe", "--always", "--dirty", "--exclude", "*"]);
     let own_build = std::env::var_os("SWITCHYARD_BIN").is_none();
-    let binary = if own_build { "release build".to_owned() } else { binary.display().to_string() };
+    // Runs are handed on: where it lay on this machine is nobody's business.
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    let binary = if own_build { "release build".into() } else { name };
     json!({ "cores": cores, "cpu": model, "kernel": kernel.trim(),
         "rustc": said("rustc", &["--version"]), "commit": commit, "binary": binary })
 }
