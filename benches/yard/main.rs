@@ -1,31 +1,25 @@
-//! `cargo bench -p benches`: the gateway's milliseconds, measured from outside. The real binary runs
-//! between a client and an agent that are both in here, all on loopback. It prints, it does not
-//! judge; it fails only when something does not work at all. `docs/performance.md` explains the rows.
+//! `cargo bench -p benches --bench yard`: the gateway's milliseconds, measured from outside. The real
+//! binary runs between a client and an agent that are both in here, all on loopback. It prints, it
+//! does not judge; it fails only when something does not work at all. `docs/performance.md`
+//! explains the rows.
 
-mod agent;
-
-mod client;
-mod gateway;
-mod load;
-mod machine;
-mod procfs;
 mod report;
 mod rows;
-mod wire;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use agent::Agent;
+use benches::agent::Agent;
+use benches::machine;
 use report::Row;
 use rows::{ALL, Yard};
 
 /// No measurement takes longer, unless something hangs.
 const ROW_MAX: Duration = Duration::from_secs(40);
 
-const USAGE: &str = "usage: cargo bench -p benches -- [--quick] [--json FILE] [NAME…]";
+const USAGE: &str = "usage: cargo bench -p benches --bench yard -- [--quick] [--json FILE] [NAME…]";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -85,7 +79,7 @@ fn measure(args: &Args) -> io::Result<bool> {
     let binary = machine::binary()?;
     let about = machine::machine(&binary);
     say(&machine::line(&about))?;
-    raise_descriptor_limit();
+    machine::raise_descriptor_limit();
     let yard = Yard { binary, agent: Agent::start()?, quick: args.quick };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (rows, failed) = runtime.block_on(all(args, &yard));
@@ -113,12 +107,4 @@ async fn all(args: &Args, yard: &Yard) -> (Vec<Row>, Vec<String>) {
 
 fn say(text: &str) -> io::Result<()> {
     writeln!(io::stdout(), "{text}")
-}
-
-/// A thousand streams take two thousand descriptors.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Where it is refused, the row that needs them says so.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

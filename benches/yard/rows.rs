@@ -9,9 +9,9 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use crate::agent::Agent;
-use crate::gateway::{Gateway, table};
 use crate::report::Row;
+use benches::agent::Agent;
+use benches::gateway::{Gateway, table};
 
 /// What every row needs.
 pub(crate) struct Yard {

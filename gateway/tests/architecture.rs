@@ -14,6 +14,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("e2e", &[]),
     ("k8s", &["config"]),
+    ("micro", &[]),
     ("switchyard", &["config", "k8s"]),
 ];
 

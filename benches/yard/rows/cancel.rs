@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::Yard;
-use crate::client::{Ask, BOTH, Client, Http, Stage, leave};
-use crate::gateway::{Gateway, table};
 use crate::report::{Row, Samples};
+use benches::client::{Ask, BOTH, Client, Http, Stage, leave};
+use benches::gateway::{Gateway, table};
 
 /// A body that nobody reads while its request waits.
 pub(super) const UNREAD: usize = 1 << 20;

@@ -4,12 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use super::Yard;
-use crate::client::{Ask, BOTH};
-use crate::gateway::{Gateway, table};
-use crate::load::{Loop, exchange, open, read_out};
-use crate::procfs::{cpu_us, resident_kib};
 use crate::report::{Row, Samples};
-use crate::wire::Wire;
+use benches::client::{Ask, BOTH};
+use benches::gateway::{Gateway, table};
+use benches::load::{Loop, exchange, open, read_out};
+use benches::procfs::{cpu_us, resident_kib};
+use benches::wire::Wire;
 
 /// Clients that have a request or a stream under way.
 const CLIENTS: usize = 64;

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::Yard;
-use crate::agent::now_ns;
-use crate::client::{Ask, BOTH, Client, Http};
-use crate::load::exchange;
 use crate::report::{Row, Samples};
-use crate::wire::Wire;
+use benches::agent::now_ns;
+use benches::client::{Ask, BOTH, Client, Http};
+use benches::load::exchange;
+use benches::wire::Wire;
 
 /// Events of one stream; the first is a row of its own.
 const EVENTS: u64 = 11;

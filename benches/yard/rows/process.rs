@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Yard;
-use crate::client::{Ask, BOTH, Client, Http};
-use crate::gateway::{Gateway, one, table};
 use crate::report::{Row, Samples};
+use benches::client::{Ask, BOTH, Client, Http};
+use benches::gateway::{Gateway, one, table};
 
 /// When an edit is given up on.
 const NEVER: Duration = Duration::from_secs(5);

@@ -13,20 +13,22 @@ const HEAD_MAX: usize = 64 * 1024;
 const READ: usize = 64 * 1024;
 
 /// A connection and what was read ahead of it.
-pub(crate) struct Wire {
+pub struct Wire {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
 /// A head: its first line, and how its body ends.
-pub(crate) struct Head {
-    pub(crate) first: String,
-    pub(crate) left: Left,
+pub struct Head {
+    /// What stands before the headers.
+    pub first: String,
+    /// How its body ends.
+    pub left: Left,
 }
 
 /// How much of a body is still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
+pub enum Left {
     /// That many bytes.
     Length(u64),
     /// That many bytes of the current chunk; 0: a size line is next.
@@ -38,21 +40,33 @@ pub(crate) enum Left {
 }
 
 impl Wire {
-    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         Self::new(TcpStream::connect(address).await?)
     }
 
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    /// On a connection that is there.
+    ///
+    /// # Errors
+    /// When it is no more.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: BytesMut::new() })
     }
 
-    pub(crate) async fn write(&mut self, data: &[u8]) -> io::Result<()> {
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// When the peer has gone.
+    pub async fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.stream.write_all(data).await
     }
 
     /// Ends when the peer closes or resets; what it still says is thrown away.
-    pub(crate) async fn closed(&mut self) {
+    pub async fn closed(&mut self) {
         self.buffer.clear();
         while let Ok(1..) = self.stream.read_buf(&mut self.buffer).await {
             self.buffer.clear();
@@ -60,7 +74,7 @@ impl Wire {
     }
 
     /// The next head; `None` when the peer has closed instead.
-    pub(crate) async fn head(&mut self) -> io::Result<Option<Head>> {
+    pub async fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
@@ -77,7 +91,7 @@ impl Wire {
     }
 
     /// The next piece of a body as it came in; `None` at its end.
-    pub(crate) async fn piece(&mut self, left: &mut Left) -> io::Result<Option<Bytes>> {
+    pub async fn piece(&mut self, left: &mut Left) -> io::Result<Option<Bytes>> {
         loop {
             match *left {
                 Left::Length(0) => return Ok(None),
@@ -107,7 +121,7 @@ impl Wire {
     }
 
     /// Reads a body to its end; how long it was.
-    pub(crate) async fn whole(&mut self, mut left: Left) -> io::Result<u64> {
+    pub async fn whole(&mut self, mut left: Left) -> io::Result<u64> {
         let mut length = 0;
         while let Some(piece) = self.piece(&mut left).await? {
             length += piece.len() as u64;
@@ -162,7 +176,7 @@ impl Head {
     }
 
     /// The second word of the first line: a response's status, a request's target.
-    pub(crate) fn second(&self) -> &str {
+    pub fn second(&self) -> &str {
         self.first.split(' ').nth(1).unwrap_or_default()
     }
 }

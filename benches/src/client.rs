@@ -20,15 +20,19 @@ const CONNECTION_WINDOW: u32 = 5 * 1024 * 1024;
 
 /// Which HTTP a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Http {
+pub enum Http {
+    /// HTTP/1.1.
     One,
+    /// HTTP/2, with prior knowledge.
     Two,
 }
 
-pub(crate) const BOTH: [Http; 2] = [Http::One, Http::Two];
+/// Each of them.
+pub const BOTH: [Http; 2] = [Http::One, Http::Two];
 
 impl Http {
-    pub(crate) fn name(self) -> &'static str {
+    /// As it stands in tables.
+    pub fn name(self) -> &'static str {
         match self {
             Self::One => "HTTP/1.1",
             Self::Two => "HTTP/2",
@@ -38,23 +42,28 @@ impl Http {
 
 /// A request.
 #[derive(Clone)]
-pub(crate) struct Ask {
-    pub(crate) method: &'static str,
-    pub(crate) target: String,
-    pub(crate) body: Bytes,
+pub struct Ask {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Path and query.
+    pub target: String,
+    /// Empty: none.
+    pub body: Bytes,
 }
 
 impl Ask {
-    pub(crate) fn get(target: impl Into<String>) -> Self {
+    /// Without a body.
+    pub fn get(target: impl Into<String>) -> Self {
         Self { method: "GET", target: target.into(), body: Bytes::new() }
     }
 
-    pub(crate) fn post(target: impl Into<String>, body: impl Into<Bytes>) -> Self {
+    /// With a body of JSON.
+    pub fn post(target: impl Into<String>, body: impl Into<Bytes>) -> Self {
         Self { method: "POST", target: target.into(), body: body.into() }
     }
 
     /// As HTTP/1.1 has it.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let Self { method, target, body } = self;
         let mut head = format!("{method} {target} HTTP/1.1\r\nhost: bench\r\n");
         if !body.is_empty() {
@@ -69,20 +78,25 @@ impl Ask {
 }
 
 /// One connection.
-pub(crate) enum Client {
+pub enum Client {
+    /// HTTP/1.1.
     One(Wire),
+    /// HTTP/2: a stream of a connection.
     Two(SendRequest<Bytes>),
 }
 
 /// A request that was sent.
-pub(crate) enum Sent {
+pub enum Sent {
+    /// HTTP/1.1.
     One,
+    /// HTTP/2.
     Two(ResponseFuture, SendStream<Bytes>),
 }
 
 /// A response whose head is there.
-pub(crate) struct Reply {
-    pub(crate) status: u16,
+pub struct Reply {
+    /// Its status.
+    pub status: u16,
     body: Body,
 }
 
@@ -93,7 +107,11 @@ enum Body {
 }
 
 impl Client {
-    pub(crate) async fn connect(http: Http, address: SocketAddr) -> io::Result<Self> {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn connect(http: Http, address: SocketAddr) -> io::Result<Self> {
         if http == Http::One {
             return Ok(Self::One(Wire::connect(address).await?));
         }
@@ -110,14 +128,18 @@ impl Client {
     }
 
     /// Another client on the same HTTP/2 connection; a new connection where it is HTTP/1.1.
-    pub(crate) async fn another(&self, address: SocketAddr) -> io::Result<Self> {
+    pub async fn another(&self, address: SocketAddr) -> io::Result<Self> {
         match self {
             Self::One(_) => Self::connect(Http::One, address).await,
             Self::Two(sender) => Ok(Self::Two(sender.clone())),
         }
     }
 
-    pub(crate) async fn send(&mut self, ask: &Ask) -> io::Result<Sent> {
+    /// Sends a request; what the sockets don't take at once of a body that nobody reads stays out.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn send(&mut self, ask: &Ask) -> io::Result<Sent> {
         match self {
             Self::One(wire) => {
                 // What does not fit into the sockets while nobody reads stays out.
@@ -140,7 +162,8 @@ impl Client {
         }
     }
 
-    pub(crate) async fn reply(&mut self, sent: Sent) -> io::Result<Reply> {
+    /// The head of the reply to what was sent.
+    pub async fn reply(&mut self, sent: Sent) -> io::Result<Reply> {
         match (self, sent) {
             (Self::One(wire), Sent::One) => {
                 let head = wire.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -157,7 +180,7 @@ impl Client {
     }
 
     /// Sends and waits for the head, which has to be 200.
-    pub(crate) async fn ask(&mut self, ask: &Ask) -> io::Result<Reply> {
+    pub async fn ask(&mut self, ask: &Ask) -> io::Result<Reply> {
         let sent = self.send(ask).await?;
         let reply = self.reply(sent).await?;
         match reply.status {
@@ -167,7 +190,7 @@ impl Client {
     }
 
     /// The next piece of a reply's body; `None` at its end.
-    pub(crate) async fn piece(&mut self, reply: &mut Reply) -> io::Result<Option<Bytes>> {
+    pub async fn piece(&mut self, reply: &mut Reply) -> io::Result<Option<Bytes>> {
         match (self, &mut reply.body) {
             (Self::One(wire), Body::One(left)) => wire.piece(left).await,
             (_, Body::Two(body, _)) => {
@@ -181,7 +204,7 @@ impl Client {
     }
 
     /// Reads a reply to its end; how long its body was.
-    pub(crate) async fn whole(&mut self, mut reply: Reply) -> io::Result<u64> {
+    pub async fn whole(&mut self, mut reply: Reply) -> io::Result<u64> {
         let mut length = 0;
         while let Some(piece) = self.piece(&mut reply).await? {
             length += piece.len() as u64;
@@ -191,13 +214,15 @@ impl Client {
 }
 
 /// Where a client stands when it leaves.
-pub(crate) enum Stage {
+pub enum Stage {
+    /// Its request is sent, its reply is not there.
     Sent(Sent),
+    /// Amid its reply.
     Reading(Reply),
 }
 
 /// Leaves a request: HTTP/1.1 closes the connection, HTTP/2 resets the stream.
-pub(crate) fn leave(client: Client, stage: Stage) -> Option<Client> {
+pub fn leave(client: Client, stage: Stage) -> Option<Client> {
     match (client, stage) {
         (Client::One(_), _) => None,
         (

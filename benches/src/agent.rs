@@ -27,8 +27,9 @@ const SSE: &str =
 const ANSWER: &str = r#"{"output":"forty-two","metadata":{"agent":"bench","model":"none"}}"#;
 
 /// A running agent; it ends with the process.
-pub(crate) struct Agent {
-    pub(crate) address: SocketAddr,
+pub struct Agent {
+    /// Where it listens.
+    pub address: SocketAddr,
     seen: Mutex<mpsc::UnboundedReceiver<Seen>>,
 }
 
@@ -41,13 +42,17 @@ enum Seen {
 type Report = mpsc::UnboundedSender<Seen>;
 
 /// Nanoseconds since the bench first asked; the same clock on both sides.
-pub(crate) fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Agent {
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts it on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no port, or no thread.
+    pub fn start() -> io::Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -61,7 +66,7 @@ impl Agent {
     }
 
     /// Ends when the request with this tag has reached the agent.
-    pub(crate) async fn begun(&self, tag: u64) -> io::Result<()> {
+    pub async fn begun(&self, tag: u64) -> io::Result<()> {
         let mut seen = self.seen.lock().await;
         while let Some(seen) = seen.recv().await {
             if matches!(seen, Seen::Begun(of) if of == tag) {
@@ -72,7 +77,7 @@ impl Agent {
     }
 
     /// When the agent saw that nobody waits for the request with this tag any more.
-    pub(crate) async fn left(&self, tag: u64) -> io::Result<Instant> {
+    pub async fn left(&self, tag: u64) -> io::Result<Instant> {
         let mut seen = self.seen.lock().await;
         while let Some(seen) = seen.recv().await {
             match seen {
@@ -164,8 +169,12 @@ fn reply(body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+/// What is asked, whether or not the proxy has taken the mount off.
 fn path(head: &Head) -> &str {
-    head.second().split('?').next().unwrap_or_default()
+    let path = head.second().split('?').next().unwrap_or_default();
+    let mounted =
+        path.strip_prefix("/agents/").and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    mounted.unwrap_or(path)
 }
 
 fn number(head: &Head, name: &str) -> Option<u64> {

@@ -12,16 +12,20 @@ use crate::client::{Ask, Client, Http, Reply};
 use crate::wire::Wire;
 
 /// No load goes on longer than this, whatever its number.
-pub(crate) const LOAD_MAX: Duration = Duration::from_secs(8);
+pub const LOAD_MAX: Duration = Duration::from_secs(8);
 
 /// Connections that stay open between the rounds of a closed loop.
-pub(crate) struct Loop {
+pub struct Loop {
     wires: Vec<Wire>,
     request: Arc<Vec<u8>>,
 }
 
 impl Loop {
-    pub(crate) async fn new(address: SocketAddr, n: usize, ask: &Ask) -> io::Result<Self> {
+    /// Opens `n` connections.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub async fn new(address: SocketAddr, n: usize, ask: &Ask) -> io::Result<Self> {
         let mut wires = Vec::new();
         for _ in 0..n {
             wires.push(Wire::connect(address).await?);
@@ -31,7 +35,7 @@ impl Loop {
 
     /// Has `requests` requests answered, each connection one after the other. Returns how many
     /// it came to within [`LOAD_MAX`].
-    pub(crate) async fn run(&mut self, requests: usize) -> io::Result<usize> {
+    pub async fn run(&mut self, requests: usize) -> io::Result<usize> {
         let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let due = Instant::now() + LOAD_MAX;
         let mut tasks = JoinSet::new();
@@ -54,7 +58,7 @@ impl Loop {
 }
 
 /// One request and its whole reply, which has to be a 200. Returns the body's length.
-pub(crate) async fn exchange(wire: &mut Wire, request: &[u8]) -> io::Result<u64> {
+pub async fn exchange(wire: &mut Wire, request: &[u8]) -> io::Result<u64> {
     wire.write(request).await?;
     let head = wire.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let length = wire.whole(head.left).await?;
@@ -66,7 +70,7 @@ pub(crate) async fn exchange(wire: &mut Wire, request: &[u8]) -> io::Result<u64>
 
 /// Open replies, their heads and first pieces read: HTTP/1.1 one a connection, HTTP/2
 /// `streams` a connection.
-pub(crate) async fn open(
+pub async fn open(
     http: Http,
     address: SocketAddr,
     n: usize,
@@ -88,12 +92,7 @@ pub(crate) async fn open(
 
 /// As [`open`], but each reply is read to its end while the others are asked for. Returns how
 /// many bytes they were.
-pub(crate) async fn read_out(
-    http: Http,
-    address: SocketAddr,
-    n: usize,
-    ask: &Ask,
-) -> io::Result<u64> {
+pub async fn read_out(http: Http, address: SocketAddr, n: usize, ask: &Ask) -> io::Result<u64> {
     let first = Client::connect(http, address).await?;
     let mut tasks = JoinSet::new();
     for _ in 0..n {

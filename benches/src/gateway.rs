@@ -18,17 +18,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOG_SHOWN: usize = 2000;
 
 /// A running `switchyard serve`; killed when dropped.
-pub(crate) struct Gateway {
-    pub(crate) address: SocketAddr,
-    pub(crate) file: PathBuf,
+pub struct Gateway {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Its table, which may be edited.
+    pub file: PathBuf,
     /// Just before the process was made.
-    pub(crate) spawned: Instant,
+    pub spawned: Instant,
     child: Child,
     _folder: tempfile::TempDir,
 }
 
 /// A table of one worker with `types` agents at `agent`: `qa`, and `t1`, `t2`, …
-pub(crate) fn table(agent: SocketAddr, types: usize, gateway: &str, settings: &str) -> String {
+pub fn table(agent: SocketAddr, types: usize, gateway: &str, settings: &str) -> String {
     let mut text = String::from(
         "[gateway]\nlisten = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 1\n\
          discovery = \"listed\"\ndrain_delay = \"0s\"\n",
@@ -42,7 +44,7 @@ pub(crate) fn table(agent: SocketAddr, types: usize, gateway: &str, settings: &s
 }
 
 /// One agent of a table.
-pub(crate) fn one(agent: SocketAddr, name: &str, settings: &str) -> String {
+pub fn one(agent: SocketAddr, name: &str, settings: &str) -> String {
     let mut text = String::new();
     // A string takes all.
     let _ = write!(text, "\n[agents.{name}]\nendpoints = [\"http://{agent}\"]\n{settings}\n");
@@ -51,7 +53,7 @@ pub(crate) fn one(agent: SocketAddr, name: &str, settings: &str) -> String {
 
 impl Gateway {
     /// Starts it and waits until it says where it listens.
-    pub(crate) async fn start(binary: &Path, table: &str) -> io::Result<Self> {
+    pub async fn start(binary: &Path, table: &str) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("switchyard.toml");
         std::fs::write(&file, table)?;
@@ -74,19 +76,19 @@ impl Gateway {
     }
 
     /// Its process, for `/proc`.
-    pub(crate) fn pid(&self) -> io::Result<u32> {
+    pub fn pid(&self) -> io::Result<u32> {
         self.child.id().ok_or_else(|| io::Error::other("the gateway has ended"))
     }
 
     /// Sends SIGTERM.
-    pub(crate) fn terminate(&self) -> io::Result<()> {
+    pub fn terminate(&self) -> io::Result<()> {
         let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("no process"))?;
         Ok(kill_process(pid, Signal::TERM)?)
     }
 
     /// Waits until it has ended by itself.
-    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         tokio::time::timeout(PATIENCE, self.child.wait()).await?
     }
 }

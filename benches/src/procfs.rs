@@ -1,0 +1,61 @@
+//! What a process and those that it has started have used, from `/proc`.
+
+use std::fs;
+use std::io;
+
+/// Processor time of all threads of a process so far, in microseconds (`schedstat`, which counts
+/// nanoseconds; a thread that has ended no longer counts, and a gateway's don't end).
+///
+/// # Errors
+/// When the process has ended.
+pub fn cpu_us(pid: u32) -> io::Result<f64> {
+    let mut nanoseconds = 0_u64;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += stat.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(nanoseconds as f64 / 1000.0)
+}
+
+/// Resident memory of a process, in KiB.
+///
+/// # Errors
+/// When the process has ended.
+pub fn resident_kib(pid: u32) -> io::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    number.ok_or_else(|| io::Error::other("no VmRSS"))
+}
+
+/// A process, its children, and theirs.
+///
+/// # Errors
+/// When the process has ended.
+pub fn tree(pid: u32) -> io::Result<Vec<u32>> {
+    let mut found = vec![pid];
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let children = fs::read_to_string(task?.path().join("children"))?;
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            // One that has just ended has none.
+            found.extend(tree(child).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+/// [`cpu_us`] over a process and all below it.
+///
+/// # Errors
+/// When one has ended.
+pub fn tree_cpu_us(pid: u32) -> io::Result<f64> {
+    tree(pid)?.into_iter().map(cpu_us).sum()
+}
+
+/// [`resident_kib`] over a process and all below it. Pages that several share count for each.
+///
+/// # Errors
+/// When one has ended.
+pub fn tree_resident_kib(pid: u32) -> io::Result<f64> {
+    tree(pid)?.into_iter().map(resident_kib).sum()
+}
