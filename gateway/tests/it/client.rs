@@ -91,6 +91,11 @@ impl Conn {
         self.reply_to(head).await
     }
 
+    /// Waits until the next reply has begun.
+    pub async fn begun(&mut self) {
+        soon("a reply begins", self.link.reader.begun()).await;
+    }
+
     /// Reads one reply to its end.
     pub async fn reply(&mut self) -> Reply {
         self.reply_to(false).await

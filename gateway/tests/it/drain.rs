@@ -169,6 +169,7 @@ async fn a_connection_whose_answer_began_before_the_drain_may_ask_once_more() {
     let mut call = qa.call().await;
     call.begin_sse().await;
     call.event("one").await;
+    kept.begun().await;
     gateway.sigterm();
     eventually("the listeners are closed", || async {
         tokio::net::TcpStream::connect(gateway.addr).await.is_err()

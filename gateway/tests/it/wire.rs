@@ -210,6 +210,13 @@ impl Reader {
         self.half.read_buf(&mut self.buf).await
     }
 
+    /// Waits until something is here that nobody has taken, and leaves it.
+    pub async fn begun(&mut self) {
+        if self.buf.is_empty() {
+            self.fill().await.expect("a live connection");
+        }
+    }
+
     /// The next head; the way in which the connection ended if it ended before one was complete.
     pub async fn head(&mut self) -> Result<Head, End> {
         loop {
