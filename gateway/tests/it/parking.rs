@@ -347,12 +347,11 @@ async fn a_pod_that_another_gateway_keeps_busy_costs_more() {
     cluster.put("qa-1", "qa-agent", &port(busy.addr), &[pod("busy", "ready")]);
     cluster.put("qa-2", "qa-agent", &port(idle.addr), &[pod("idle", "ready")]);
     let [_decides, other] = two_gateways(&cluster, &table).await;
-    let mut open = Vec::new();
-    let mut call = loop {
-        open.push(other.open(Http::One, get("/agents/qa/x")).await);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if let Some(call) = busy.try_call() {
-            break call;
+    let (_open, mut call) = loop {
+        let mut open = other.open(Http::One, get("/agents/qa/x")).await;
+        tokio::select! {
+            call = busy.call() => break (open, call),
+            _by_the_idle_one = open.rest() => {}
         }
     };
     call.begin_sse().await;

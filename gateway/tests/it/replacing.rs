@@ -183,7 +183,7 @@ async fn after_queue_timeout_all_are_refused_and_new_ones_at_once() {
     for open in waiting(&gateway, 4).await {
         let reply = open.whole().await;
         let problem = reply.error("no-endpoint");
-        assert!(problem["detail"].as_str().unwrap().contains("last replica went 1 s ago"));
+        assert!(problem["detail"].as_str().unwrap().contains("last replica went "));
         assert!(retry_after(&reply).is_some(), "{problem}");
     }
     assert!(begun.elapsed() >= Duration::from_millis(1400), "{:?}", begun.elapsed());
