@@ -20,6 +20,9 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::wire::{Head, Wire};
 
+/// Connections that may wait to be accepted; the kernel may cut it down.
+const BACKLOG: i32 = 4096;
+
 /// What `/down` writes at once.
 const PIECE: usize = 64 * 1024;
 const SSE: &str =
@@ -55,6 +58,8 @@ impl Agent {
     pub fn start() -> io::Result<Self> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
+        // A thousand connections at once would overflow std's queue, and wait a second for a second try.
+        rustix::net::listen(&listener, BACKLOG)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (report, seen) = mpsc::unbounded_channel();
