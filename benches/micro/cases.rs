@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{Method, Uri, Version};
 use switchyard::body::sse::Boundaries;
 use switchyard::forward::headers::{
     self, AgentHeaders, Peer, RequestContext, ResponseContext, Scheme,
 };
+use switchyard::message::{Fields, Name};
 use switchyard::pool::{Endpoint, Place, Pool};
 use switchyard::router::Routes;
 
@@ -69,22 +71,22 @@ fn routes(types: usize) -> Routes {
 }
 
 fn route(types: usize) -> Step {
-    let (routes, headers) = (routes(types), map(REQUEST));
+    let (routes, fields) = (routes(types), fields(REQUEST));
     let uri = |n: usize| format!("/agents/type-{}/invoke?stream=1", n * types / ASKED);
     let uris: Vec<Uri> = (0..ASKED).map(|n| uri(n).parse().expect("a path")).collect();
     let mut next = (0..ASKED).cycle();
     Box::new(move || {
         let uri = &uris[next.next().unwrap_or_default()];
-        let _ = black_box(routes.route(&Method::POST, black_box(uri), &headers));
+        let _ = black_box(routes.route(&Method::POST, black_box(uri), &fields));
     })
 }
 
 fn route_by_header() -> Step {
-    let (routes, mut headers) = (routes(10), map(REQUEST));
-    headers.insert("x-agent-type", HeaderValue::from_static("type-7"));
+    let (routes, mut fields) = (routes(10), fields(REQUEST));
+    fields.push(Name::AgentType, b"type-7");
     let uri = Uri::from_static("/invoke");
     Box::new(move || {
-        let _ = black_box(routes.route(&Method::POST, black_box(&uri), &headers));
+        let _ = black_box(routes.route(&Method::POST, black_box(&uri), &fields));
     })
 }
 
@@ -109,11 +111,11 @@ fn pick_by_session() -> Step {
     Box::new(move || drop(black_box(pool.pick(Some(black_box(b"session-0123456789")), &[]))))
 }
 
-/// The copy that is changed is part of it.
+/// That they are read, from places that are known, is part of it.
 fn request_headers() -> Step {
-    let (headers, agent) = (map(REQUEST), AgentHeaders::new("coding"));
+    let (head, agent) = (head(REQUEST), AgentHeaders::new("coding"));
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Scheme::Http);
-    let request_id = HeaderValue::from_static("01939d4c-5e3a-7000-8000-0123456789ab");
+    let request_id = "01939d4c-5e3a-7000-8000-0123456789ab";
     let uri = Uri::from_static("/agents/coding/invoke");
     Box::new(move || {
         let context = RequestContext {
@@ -123,25 +125,25 @@ fn request_headers() -> Step {
             trusted: false,
             version: Version::HTTP_11,
             uri: &uri,
-            request_id: &request_id,
+            request_id,
             upgrade: false,
         };
-        let mut headers = headers.clone();
-        headers::request(&mut headers, &context);
-        black_box(headers);
+        let mut fields = read(black_box(&head));
+        headers::request(&mut fields, &context);
+        black_box(fields);
     })
 }
 
-/// The copy that is changed is part of it.
+/// That they are read, from places that are known, is part of it.
 fn response_headers() -> Step {
-    let headers = map(RESPONSE);
+    let head = head(RESPONSE);
     Box::new(move || {
-        let mut headers = headers.clone();
+        let mut fields = read(black_box(&head));
         headers::response(
-            &mut headers,
+            &mut fields,
             ResponseContext { version: Version::HTTP_11, upgraded: false },
         );
-        black_box(headers);
+        black_box(fields);
     })
 }
 
@@ -153,9 +155,28 @@ fn scan(piece: &'static [u8]) -> Step {
     })
 }
 
-fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-    let line = |(name, value): &(&'static str, &'static str)| {
-        (HeaderName::from_static(name), HeaderValue::from_static(value))
-    };
-    lines.iter().map(line).collect()
+fn fields(lines: &[(&str, &str)]) -> Fields {
+    lines.iter().copied().collect()
+}
+
+/// A head's bytes, and where names and values are.
+type Head = (Vec<u8>, Vec<(Range<usize>, Range<usize>)>);
+
+fn head(lines: &[(&str, &str)]) -> Head {
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    for (name, value) in lines {
+        let begin = bytes.len();
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        let colon = begin + name.len();
+        places.push((begin..colon, colon + 2..colon + 2 + value.len()));
+    }
+    (bytes, places)
+}
+
+fn read((bytes, places): &Head) -> Fields {
+    let mut fields = Fields::of_head(bytes);
+    for (name, value) in places {
+        fields.read(name.clone(), value.clone());
+    }
+    fields
 }

@@ -17,12 +17,13 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
-use http::{Request, Response, Uri, Version};
+use http::{HeaderMap, Request, Uri, Version};
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
+use crate::message::{RequestHead, ResponseHead};
 use crate::pool::Endpoint;
 pub use agent_body::AgentBody;
 use clock::Clock;
@@ -47,8 +48,10 @@ pub struct Terms<'a> {
 
 /// A response whose head is there.
 pub struct Answer {
-    /// Head and body.
-    pub response: Response<AgentBody>,
+    /// The head.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: AgentBody,
     /// From the request's first byte to here.
     pub first_byte: Duration,
 }
@@ -104,7 +107,7 @@ impl Failure {
 ///
 /// # Errors
 /// Which clock fired or what broke, and what may be tried then.
-pub async fn exchange(terms: &Terms<'_>, head: &mut Request<()>) -> Result<Answer, Failure> {
+pub async fn exchange(terms: &Terms<'_>, head: &RequestHead) -> Result<Answer, Failure> {
     loop {
         let connection = match terms.connections.idle(terms.endpoint, &terms.settings.keepalive) {
             Some(connection) => connection,
@@ -192,33 +195,35 @@ fn total_timeout(terms: &Terms<'_>) -> Failure {
 async fn send(
     terms: &Terms<'_>,
     connection: Connection,
-    head: &mut Request<()>,
+    head: &RequestHead,
 ) -> Result<Answer, Failure> {
     let begun = Instant::now();
-    let response = match connection {
+    let (head, body) = match connection {
         Connection::Http1(http1) => send1(terms, http1, head, begun).await?,
         // On the heap: few agents speak it, and every request's future would be that large.
         Connection::Http2(http2) => Box::pin(send2(terms, http2, head, begun)).await?,
     };
-    Ok(Answer { response, first_byte: begun.elapsed() })
+    Ok(Answer { head, body, first_byte: begun.elapsed() })
 }
 
 async fn send1(
     terms: &Terms<'_>,
     mut http1: Http1,
-    head: &mut Request<()>,
+    head: &RequestHead,
     begun: Instant,
-) -> Result<Response<AgentBody>, Failure> {
+) -> Result<(ResponseHead, AgentBody), Failure> {
     let before = http1.received();
-    head.headers_mut().insert(http::header::HOST, terms.endpoint.host.clone());
     let mut clock = std::mem::take(&mut http1.clock);
     let sent = {
-        let sending = pin!(http1.send(head, terms.source.attempt()));
+        let sending = pin!(http1.send(head, terms.endpoint.host(), terms.source.attempt()));
         before_first_byte(terms, begun, &mut clock, sending).await?
     };
     http1.clock = clock;
     match sent {
-        Ok((read, upload)) => Ok(http1.response(read, upload).map(AgentBody::Http1)),
+        Ok((read, upload)) => {
+            let (head, body) = http1.response(read, upload);
+            Ok((head, AgentBody::Http1(body)))
+        }
         Err(error) => {
             let died_idle = http1.reused && http1.received() == before;
             Err(send1_failure(terms, error, died_idle))
@@ -229,13 +234,16 @@ async fn send1(
 async fn send2(
     terms: &Terms<'_>,
     http2: Http2,
-    head: &Request<()>,
+    head: &RequestHead,
     begun: Instant,
-) -> Result<Response<AgentBody>, Failure> {
+) -> Result<(ResponseHead, AgentBody), Failure> {
     let mut stream = http2.stream();
     let sending = pin!(stream.connection.sender.try_send_request(for_http2(head, terms)));
     match before_first_byte(terms, begun, &mut Clock::default(), sending).await? {
-        Ok(response) => Ok(response.map(|body| AgentBody::Http2(body, stream))),
+        Ok(response) => {
+            let (head, body) = ResponseHead::of(response);
+            Ok((head, AgentBody::Http2(body, stream)))
+        }
         Err(failed) => Err(send2_failure(terms, failed, stream.connection.reused)),
     }
 }
@@ -372,15 +380,16 @@ fn is_refused_stream(error: &hyper::Error) -> bool {
     })
 }
 
-fn for_http2(head: &Request<()>, terms: &Terms<'_>) -> Request<RequestBody> {
-    let mut request = head.clone().map(|()| terms.source.attempt());
+fn for_http2(head: &RequestHead, terms: &Terms<'_>) -> Request<RequestBody> {
+    let mut request = Request::new(terms.source.attempt());
+    *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = HeaderMap::from(&head.fields);
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(terms.endpoint.authority.clone());
-    let path = head.uri().path_and_query().cloned();
+    let path = head.uri.path_and_query().cloned();
     parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
-    request.headers_mut().remove(http::header::HOST);
     request
 }

@@ -11,7 +11,6 @@ pub mod encode;
 pub mod head;
 pub mod inbox;
 pub mod outbox;
-pub mod spare;
 pub mod upload;
 pub mod write;
 
@@ -20,6 +19,6 @@ mod tests;
 
 pub use self::decode::{Decoder, Malformed};
 pub use self::encode::Encoder;
-pub use self::head::{Framing, Refused, RequestHead, ResponseHead};
+pub use self::head::{Framing, Read, Refused};
 pub use self::inbox::{BodyError, HeadError, Inbox};
 pub use self::outbox::Outbox;

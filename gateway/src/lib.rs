@@ -9,8 +9,6 @@ pub mod gateway;
 
 pub mod serve;
 
-pub mod stack;
-
 pub mod proxy;
 
 pub mod admin;
@@ -48,5 +46,7 @@ pub mod body;
 pub mod h1;
 
 pub mod wire;
+
+pub mod message;
 
 pub mod error;

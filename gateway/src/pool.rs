@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use http::uri::Authority;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -34,8 +33,6 @@ pub struct Endpoint {
     pub protocol: config::Protocol,
     /// `host:port` as it stands in requests.
     pub authority: Authority,
-    /// The same, as the value of `host`.
-    pub host: HeaderValue,
     /// Requests begun and not ended, over all agents.
     in_flight: AtomicU32,
     ejection: Ejection,
@@ -63,13 +60,18 @@ impl Endpoint {
         Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             authority: text.parse().expect("the table holds only valid addresses"),
-            host: HeaderValue::try_from(text.as_str()).expect("an authority is a header value"),
             hash: hash(text.as_bytes()),
             address,
             protocol,
             in_flight: AtomicU32::new(0),
             ejection: Ejection::default(),
         }
+    }
+
+    /// The value of `host` in requests.
+    #[must_use]
+    pub fn host(&self) -> &[u8] {
+        self.authority.as_str().as_bytes()
     }
 
     /// Requests begun and not ended, over all agents.

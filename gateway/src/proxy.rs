@@ -13,80 +13,88 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use self::attempts::Attempts;
 use self::record::Record;
 use self::reply::{Exchange, Reply, Shape};
 use self::worker::{Client, Worker};
+use crate::admin;
 use crate::admission::sleep::Mode;
 use crate::body::{ClientBody, Limits, Source, sse, too_large, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
+use crate::message::{Fields, Name, RequestHead, ResponseHead};
 use crate::pool::now_ms;
+use crate::request_id::RequestId;
 use crate::router::type_of_body::{BodyError, Scanner};
 use crate::router::{Door, Route, RouteError, Target};
 use crate::table::{Agent, AgentRef, Current, Permit, Snapshot, View};
-use crate::{admin, request_id};
 
-static REQUEST_ID: HeaderName = HeaderName::from_static(config::names::REQUEST_ID);
-
-/// Answers one request, whatever happens. `id` is the request's, and its answer's.
+/// Answers one request, whatever happens. Only a client's single, valid id is taken over; a reply of
+/// whatever kind has the id that its request has.
 pub async fn respond(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    id: HeaderValue,
-    request: Request<ClientBody>,
-) -> Response<Reply> {
-    let current = worker.view.current();
-    let (head, access_log) = ((request.method(), request.uri()), current.table.gateway.access_log);
-    let mut record = Record::new(&worker, &client, head, id.clone(), access_log);
-    let version = request.version();
+    request: (RequestHead, ClientBody),
+) -> (ResponseHead, Reply) {
+    let (current, head) = (worker.view.current(), &request.0);
+    let (id, version) = (RequestId::of(&head.fields), head.version);
+    let access_log = current.table.gateway.access_log;
+    let mut record = Record::new(&worker, &client, (&head.method, &head.uri), id, access_log);
     let call = Call { worker, client, current };
     let handled = unless_cut(&call, pin!(handle(&call, request, &mut record))).await;
-    let mut response = match handled {
+    let id = record.request_id.clone();
+    let (mut head, reply) = match handled {
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
             record.done();
             linger(version, &record);
-            response.map(|bytes| Reply::Whole(Some(bytes)))
+            whole(response)
         }
-        Ok(Handled::Agent(response, exchange, shape)) => {
-            record.status = response.status().as_u16();
+        Ok(Handled::Agent(head, exchange, shape)) => {
+            record.status = head.status.as_u16();
             let call = (&call.worker, &call.client);
-            response.map(|()| Reply::streamed(exchange, record, call, shape))
+            (head, Reply::streamed(exchange, record, call, shape))
         }
-        Ok(Handled::Tunnel(response, tunnel)) => {
-            record.status = response.status().as_u16();
+        Ok(Handled::Tunnel(head, tunnel)) => {
+            record.status = head.status.as_u16();
             call.client.upgraded.set(true);
             tunnel.start(&call.worker, &call.client, record);
-            response.map(|()| Reply::Whole(None))
+            (head, Reply::Whole(None))
         }
         Err(error) => {
             record.failed(&error);
             linger(version, &record);
             record.status = error.code.status().as_u16();
-            error.response(record.id(), record.agent_name()).map(|b| Reply::Whole(Some(b)))
+            whole(error.response(record.id(), record.agent_name()))
         }
     };
-    if call.worker.closing.get() && version <= Version::HTTP_11 {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().entry(http::header::CONNECTION).or_insert(close);
+    if call.worker.closing.get()
+        && version <= Version::HTTP_11
+        && !head.fields.contains(Name::Connection)
+    {
+        head.fields.push(Name::Connection, b"close");
     }
-    response.headers_mut().insert(&REQUEST_ID, id);
-    response
+    head.fields.set(Name::RequestId, id.as_bytes());
+    (head, reply)
+}
+
+/// An answer of the gateway's own.
+fn whole(response: Response<Bytes>) -> (ResponseHead, Reply) {
+    let (head, bytes) = ResponseHead::of(response);
+    (head, Reply::Whole(Some(bytes)))
 }
 
 /// Answers a head that no request came of.
-pub fn refuse(worker: &Worker, client: &Client, error: &Error) -> Response<Reply> {
-    let id = request_id::fresh();
+pub fn refuse(worker: &Worker, client: &Client, error: &Error) -> (ResponseHead, Reply) {
+    let id = RequestId::fresh();
     record::refused(worker, client, &id, error);
-    let text = id.to_str().unwrap_or("");
-    let mut response = error.response(text, None).map(|bytes| Reply::Whole(Some(bytes)));
-    response.headers_mut().insert(&REQUEST_ID, id);
-    response
+    let (mut head, reply) = whole(error.response(id.as_str(), None));
+    head.fields.set(Name::RequestId, id.as_bytes());
+    (head, reply)
 }
 
 /// What has no answer when `drain_timeout` is over is told so. Over HTTP/1 that wakes the
@@ -125,38 +133,38 @@ enum Handled {
     /// The gateway's own answer.
     Own(Response<Bytes>),
     /// The agent's.
-    Agent(Response<()>, Exchange, Shape),
+    Agent(ResponseHead, Exchange, Shape),
     /// The agent's, and from then on the connection is a tunnel.
-    Tunnel(Response<()>, tunnel::Tunnel),
+    Tunnel(ResponseHead, tunnel::Tunnel),
 }
 
 async fn handle(
     call: &Call,
-    request: Request<ClientBody>,
+    (head, incoming): (RequestHead, ClientBody),
     record: &mut Record,
 ) -> Result<Handled, Error> {
-    let upgrade = headers::upgrade(request.version(), request.headers());
-    let (mut parts, incoming) = request.into_parts();
-    well_formed(&parts)?;
+    let upgrade = headers::upgrade(head.version, &head.fields);
+    let version = head.version;
+    well_formed(&head)?;
     let source = Source::new(incoming, limits(&call.current), headers::trailers, record.begun);
     if source.ended_at().is_none() {
         source.hold(record.busy.clone());
     }
     record.source = Some(source.clone());
-    let target = match find(call, &parts, &source).await? {
+    let target = match find(call, &head, &source).await? {
         Route::Agent(target) => target,
         other => return Ok(Handled::Own(own_answer(&call.current, &other))),
     };
     let agent = call.current.agent(target.index);
     record.agent = Some(agent.clone());
-    admit_body(&agent, &parts.headers, &source)?;
-    let ahead = !parts.headers.contains_key(EXPECT);
+    admit_body(&agent, &head.fields, &source)?;
+    let ahead = !head.fields.contains(Name::Expect);
     let permit = enter(&agent, &call.worker.view, ahead.then_some(&source), record).await?;
     let agent = agent.latest(&call.worker.view);
     let deadline = Instant::now() + agent.settings.timeout;
-    let session = session(&agent, &parts.headers);
-    let head = outgoing(call, &agent, &target, &mut parts, record, upgrade);
-    let prefix = foreign_prefix(&call.current, &call.client, &head);
+    let session = session(&agent, &head.fields);
+    let head = outgoing(call, &agent, &target, head, record, upgrade);
+    let prefix = foreign_prefix(call, &head);
     let attempts = Attempts {
         agent,
         permit: Some(permit),
@@ -167,7 +175,7 @@ async fn handle(
         read_ahead: ahead,
     };
     let (exchange, response) = attempts.run(call, record).await?;
-    answer(response, exchange, &target, &parts, prefix.as_ref(), upgrade)
+    answer(response, exchange, &target, version, prefix.as_deref(), upgrade)
 }
 
 /// How long the rest of a body is read for nobody.
@@ -185,11 +193,11 @@ fn linger(version: Version, record: &Record) {
 
 /// What no parser asks for and RFC 9112 (section 3.2) does: a request of HTTP/1.1 names its host
 /// once.
-fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
-    if parts.version != Version::HTTP_11 {
+fn well_formed(head: &RequestHead) -> Result<(), Error> {
+    if head.version != Version::HTTP_11 {
         return Ok(());
     }
-    let mut hosts = parts.headers.get_all(HOST).iter();
+    let mut hosts = head.fields.all(Name::Host);
     if hosts.next().is_some_and(is_authority) && hosts.next().is_none() {
         return Ok(());
     }
@@ -198,9 +206,9 @@ fn well_formed(parts: &http::request::Parts) -> Result<(), Error> {
 }
 
 /// Whether these may be the characters of a host and a port (RFC 3986, section 3.2.2).
-fn is_authority(host: &HeaderValue) -> bool {
+fn is_authority(host: &[u8]) -> bool {
     let is_known = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(b);
-    host.as_bytes().iter().all(is_known)
+    host.iter().all(is_known)
 }
 
 /// What is allowed of a body before its agent is known; the agent's own bound follows.
@@ -209,15 +217,15 @@ fn limits(current: &Snapshot) -> Limits {
 }
 
 /// Which agent, from the head or, where that names none, from the body.
-async fn find(call: &Call, parts: &http::request::Parts, source: &Source) -> Result<Route, Error> {
+async fn find(call: &Call, head: &RequestHead, source: &Source) -> Result<Route, Error> {
     let routes = &call.current.routes;
     match routes
-        .route(&parts.method, &parts.uri, &parts.headers)
+        .route(&head.method, &head.uri, &head.fields)
         .map_err(|error| route_error(&error))?
     {
         Route::NeedsBody => {
             let name = name_in_body(source, call.current.table.gateway.route_body_max).await?;
-            routes.named(&name, &parts.uri).map_err(|error| route_error(&error))
+            routes.named(&name, &head.uri).map_err(|error| route_error(&error))
         }
         route => Ok(route),
     }
@@ -268,9 +276,10 @@ fn own_answer(current: &Snapshot, route: &Route) -> Response<Bytes> {
 }
 
 /// Sets the agent's bounds for its body; a declared length is refused before anything is read.
-fn admit_body(agent: &Agent, headers: &HeaderMap, source: &Source) -> Result<(), Error> {
+fn admit_body(agent: &Agent, fields: &Fields, source: &Source) -> Result<(), Error> {
     let max = agent.settings.max_body;
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let declared = fields.get(Name::ContentLength);
+    let declared = declared.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     if declared.is_some_and(|declared: u64| declared > max) || source.received() > max {
         return Err(too_large(max));
     }
@@ -390,51 +399,50 @@ fn outgoing(
     call: &Call,
     agent: &Agent,
     target: &Target,
-    parts: &mut http::request::Parts,
+    mut head: RequestHead,
     record: &Record,
     upgrade: bool,
-) -> Request<()> {
-    let mut request = Request::new(());
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = target.path.clone().into();
-    *request.headers_mut() = std::mem::take(&mut parts.headers);
+) -> RequestHead {
+    let asked = std::mem::replace(&mut head.uri, Uri::from(target.path.clone()));
     let context = headers::RequestContext {
         agent: &agent.headers,
         mounted: target.door.is_mount(),
         peer: &call.client.peer,
         trusted: call.current.trusted.contains(call.client.peer.ip()),
-        version: parts.version,
-        uri: &parts.uri,
-        request_id: &record.request_id,
+        version: head.version,
+        uri: &asked,
+        request_id: record.id(),
         upgrade,
     };
-    headers::request(request.headers_mut(), &context);
-    request
+    headers::request(&mut head.fields, &context);
+    head
 }
 
 /// The session that affinity goes by, where it is on and the request has one.
-fn session(agent: &Agent, headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(agent.settings.affinity.as_deref()?).filter(|value| !value.is_empty()).cloned()
+fn session(agent: &Agent, fields: &Fields) -> Option<Bytes> {
+    let session = fields.named(agent.settings.affinity.as_deref()?)?;
+    (!session.is_empty()).then(|| Bytes::copy_from_slice(session))
 }
 
 /// The prefix that the agent was told, where a proxy before us may have one of its own.
-fn foreign_prefix(current: &Snapshot, client: &Client, head: &Request<()>) -> Option<HeaderValue> {
-    let trusted = current.trusted.contains(client.peer.ip());
-    trusted.then(|| head.headers().get("x-forwarded-prefix").cloned()).flatten()
+fn foreign_prefix(call: &Call, head: &RequestHead) -> Option<Bytes> {
+    let trusted = call.current.trusted.contains(call.client.peer.ip());
+    let prefix = if trusted { head.fields.get(Name::ForwardedPrefix) } else { None };
+    prefix.map(Bytes::copy_from_slice)
 }
 
 /// Turns the agent's response into the client's.
 fn answer(
-    mut response: Response<()>,
+    mut response: ResponseHead,
     exchange: Exchange,
     target: &Target,
-    parts: &http::request::Parts,
-    prefix: Option<&HeaderValue>,
+    asked: Version,
+    prefix: Option<&[u8]>,
     upgrade: bool,
 ) -> Result<Handled, Error> {
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let context = headers::ResponseContext { version: response.version(), upgraded };
-    headers::response(response.headers_mut(), context);
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let context = headers::ResponseContext { version: response.version, upgraded };
+    headers::response(&mut response.fields, context);
     let place = location::Place {
         mount: exchange.agent.headers.mount(),
         prefix,
@@ -442,8 +450,7 @@ fn answer(
         mounted: target.door.is_mount(),
         bare: target.door == Door::BareMount,
     };
-    location::relocate(response.headers_mut(), &place);
-    *response.version_mut() = Version::default();
+    location::relocate(&mut response.fields, &place);
     if upgraded {
         if !upgrade {
             let text = "the agent switched protocols though nobody had asked for it";
@@ -452,9 +459,8 @@ fn answer(
         return Ok(Handled::Tunnel(response, tunnel::Tunnel { exchange }));
     }
     let shape = Shape {
-        events: sse::may_be_added_to(response.headers()),
-        until_close: parts.version < Version::HTTP_11
-            && !response.headers().contains_key(CONTENT_LENGTH),
+        events: sse::may_be_added_to(&response.fields),
+        until_close: asked < Version::HTTP_11 && !response.fields.contains(Name::ContentLength),
     };
     Ok(Handled::Agent(response, exchange, shape))
 }

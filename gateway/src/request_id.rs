@@ -1,7 +1,10 @@
 //! The id of a request: the client's, where it is fit to be passed on, else one of ours.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use uuid::fmt::Hyphenated;
 use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::message::{Fields, Name};
 
 /// Longest id that is taken over, bytes. It stands in every log line and comes back.
 pub const LONGEST: usize = 128;
@@ -17,47 +20,95 @@ pub fn valid(id: &[u8]) -> bool {
         })
 }
 
-/// The client's id, when it sent exactly one and that is valid.
-#[must_use]
-pub fn of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut ids = headers.get_all(&NAME).iter();
+/// The id of one request.
+#[derive(Debug, Clone)]
+pub struct RequestId(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Fresh([u8; Hyphenated::LENGTH]),
+    Taken(Box<[u8]>),
+}
+
+impl RequestId {
+    /// A new one, a UUIDv7: sorts by time, to the millisecond. Takes no lock, unlike
+    /// [`Uuid::now_v7`].
+    #[must_use]
+    pub fn fresh() -> Self {
+        let id = Uuid::new_v7(Timestamp::now(NoContext));
+        let mut text = [0; Hyphenated::LENGTH];
+        id.hyphenated().encode_lower(&mut text);
+        Self(Kind::Fresh(text))
+    }
+
+    /// The client's, when it sent exactly one and that is valid; else a new one.
+    #[must_use]
+    pub fn of(fields: &Fields) -> Self {
+        one(fields.all(Name::RequestId)).map_or_else(Self::fresh, |id| Self(Kind::Taken(id.into())))
+    }
+
+    /// As bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Kind::Fresh(text) => text,
+            Kind::Taken(text) => text,
+        }
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Whatever the kind, it is ASCII.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+/// The only one, where it is valid.
+fn one<'a>(mut ids: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     match (ids.next(), ids.next()) {
-        (Some(id), None) if valid(id.as_bytes()) => Some(id.clone()),
+        (Some(id), None) if valid(id) => Some(id),
         _ => None,
     }
 }
 
-/// A new id, a UUIDv7: sorts by time, to the millisecond. Takes no lock, unlike [`Uuid::now_v7`].
+/// The id that headers hold, when that is exactly one and it is valid.
 #[must_use]
-pub fn fresh() -> HeaderValue {
-    let id = Uuid::new_v7(Timestamp::now(NoContext));
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text: &str = id.hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(text).expect("hexadecimal digits fit in a header")
+pub fn held(headers: &HeaderMap) -> Option<HeaderValue> {
+    let ids = headers.get_all(&NAME).iter();
+    one(ids.map(HeaderValue::as_bytes)).and_then(|_| headers.get(&NAME).cloned())
 }
 
-/// Gives every request a valid id: what [`of`] finds stays, anything else is replaced by a
-/// [`fresh`] one. The id is also what the headers hold from then on.
-pub fn settle(headers: &mut HeaderMap) -> HeaderValue {
-    of(headers).unwrap_or_else(|| {
-        let id = fresh();
-        headers.insert(&NAME, id.clone());
-        id
-    })
+/// Gives every request a valid id: what [`held`] finds stays, anything else is replaced by a
+/// fresh one.
+pub fn settle(headers: &mut HeaderMap) {
+    if held(headers).is_none() {
+        let id = HeaderValue::from_str(RequestId::fresh().as_str());
+        headers.insert(&NAME, id.expect("hexadecimal digits fit in a header"));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(ids: &[&str]) -> HeaderMap {
-        ids.iter().map(|id| (NAME.clone(), HeaderValue::from_str(id).unwrap())).collect()
+    fn id(ids: &[&str]) -> String {
+        let fields: Fields = ids.iter().map(|id| ("X-Request-Id", *id)).collect();
+        RequestId::of(&fields).as_str().to_owned()
+    }
+
+    fn settled(ids: &[&str]) -> String {
+        let ids = ids.iter().map(|id| (NAME.clone(), HeaderValue::from_str(id).unwrap()));
+        let mut headers: HeaderMap = ids.collect();
+        settle(&mut headers);
+        assert_eq!(headers.get_all(&NAME).iter().count(), 1);
+        headers[&NAME].to_str().unwrap().to_owned()
     }
 
     #[test]
     fn one_valid_id_is_kept() {
-        for id in ["a", "0191-7f.A_z:/+=-", &"x".repeat(128)] {
-            assert_eq!(settle(&mut headers(&[id])), id);
+        for given in ["a", "0191-7f.A_z:/+=-", &"x".repeat(128)] {
+            assert_eq!((id(&[given]), settled(&[given])), (given.to_owned(), given.to_owned()));
         }
     }
 
@@ -66,18 +117,18 @@ mod tests {
         let long = "x".repeat(129);
         for ids in [&[""][..], &["a b"], &["a,b"], &["ü"], &[&long], &["a", "b"], &["a", "a"], &[]]
         {
-            let mut headers = headers(ids);
-            let id = settle(&mut headers);
-            assert_eq!(of(&headers).as_ref(), Some(&id), "{ids:?}");
-            assert!(!ids.contains(&id.to_str().unwrap()));
+            for id in [id(ids), settled(ids)] {
+                assert!(valid(id.as_bytes()), "{ids:?}");
+                assert!(!ids.contains(&id.as_str()), "{ids:?}");
+            }
         }
     }
 
     #[test]
     fn a_fresh_id_is_a_valid_uuid_of_version_7_and_of_now() {
         let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-        let id = fresh();
-        let uuid = Uuid::parse_str(id.to_str().unwrap()).unwrap();
+        let id = RequestId::fresh();
+        let uuid = Uuid::parse_str(id.as_str()).unwrap();
         assert!(valid(id.as_bytes()));
         assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
         let (seconds, _) = uuid.get_timestamp().unwrap().to_unix();
@@ -86,7 +137,8 @@ mod tests {
 
     #[test]
     fn fresh_ids_differ() {
-        let ids: std::collections::HashSet<HeaderValue> = (0..10_000).map(|_| fresh()).collect();
+        let ids: std::collections::HashSet<String> =
+            (0..10_000).map(|_| RequestId::fresh().as_str().to_owned()).collect();
         assert_eq!(ids.len(), 10_000);
     }
 }

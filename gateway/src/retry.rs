@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use crate::forward::Chance;
+use crate::message::{Fields, Name};
 
 /// Whether another attempt may be made after such a failure. `unsent`: nothing of the request went
 /// out; `repeatable`: all of its body is still here.
@@ -14,18 +15,18 @@ pub fn allows(
     chance: Chance,
     (unsent, repeatable): (bool, bool),
     method: &Method,
-    headers: &HeaderMap,
+    fields: &Fields,
 ) -> bool {
     match chance {
         Chance::NotBegun => unsent || repeatable,
-        Chance::Unknown => repeatable && is_idempotent(method, headers),
+        Chance::Unknown => repeatable && is_idempotent(method, fields),
         Chance::None => false,
     }
 }
 
 /// Whether sending it twice does no more than sending it once.
-fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_idempotent() || headers.contains_key("idempotency-key")
+fn is_idempotent(method: &Method, fields: &Fields) -> bool {
+    method.is_idempotent() || fields.contains(Name::IdempotencyKey)
 }
 
 /// Seconds that a [`Budget`] looks back, and one being filled.
@@ -107,10 +108,10 @@ mod tests {
 
     #[test]
     fn a_key_makes_a_post_idempotent() {
-        let mut headers = HeaderMap::new();
-        assert!(is_idempotent(&Method::PUT, &headers));
-        assert!(!is_idempotent(&Method::POST, &headers));
-        headers.insert("idempotency-key", http::HeaderValue::from_static("k"));
-        assert!(is_idempotent(&Method::POST, &headers));
+        let mut fields = Fields::default();
+        assert!(is_idempotent(&Method::PUT, &fields));
+        assert!(!is_idempotent(&Method::POST, &fields));
+        fields.push(Name::IdempotencyKey, b"k");
+        assert!(is_idempotent(&Method::POST, &fields));
     }
 }

@@ -11,12 +11,12 @@ pub mod type_of_body;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use http::header::{HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
 use self::nearest::Spellings;
 use self::type_of_body::BodyError;
+use crate::message::{Fields, Name};
 
 /// How many types the text of an unknown one lists. More would not be read, and a reply has to
 /// stay small whatever the table holds.
@@ -27,8 +27,6 @@ const NAME_SHOWN: usize = 80;
 
 /// What `POST /invoke` names its agent with.
 const QUERY_PARAMETER: &str = "agent";
-
-static AGENT_TYPE: HeaderName = HeaderName::from_static(config::names::AGENT_TYPE);
 
 /// Every agent type of a table, ready to be found. Built once a table, shared by all requests.
 #[derive(Debug)]
@@ -202,12 +200,7 @@ impl Routes {
     ///
     /// # Errors
     /// When there is none; see [`RouteError`].
-    pub fn route(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Route, RouteError> {
+    pub fn route(&self, method: &Method, uri: &Uri, fields: &Fields) -> Result<Route, RouteError> {
         if *method == Method::CONNECT {
             return Err(RouteError::NotImplemented);
         }
@@ -216,10 +209,10 @@ impl Routes {
         match path {
             "/agents" | "/agents/" => read_only(method, Route::ListAgents),
             "/health" => read_only(method, Route::Health),
-            "/invoke" if *method == Method::POST => self.invoked(uri, headers),
+            "/invoke" if *method == Method::POST => self.invoked(uri, fields),
             "/invoke" => Err(RouteError::MethodNotAllowed { allow: "POST" }),
             _ => match path.strip_prefix("/agents/") {
-                Some(rest) => self.mounted(rest, uri, headers),
+                Some(rest) => self.mounted(rest, uri, fields),
                 None => Err(RouteError::NotFound),
             },
         }
@@ -237,9 +230,9 @@ impl Routes {
     }
 
     /// `/agents/<rest>`: the path alone decides.
-    fn mounted(&self, rest: &str, uri: &Uri, headers: &HeaderMap) -> Result<Route, RouteError> {
+    fn mounted(&self, rest: &str, uri: &Uri, fields: &Fields) -> Result<Route, RouteError> {
         let (name, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        for other in named_by_header(headers) {
+        for other in named_by_header(fields) {
             agree((Source::Path, name.as_bytes()), (Source::Header, other))?;
         }
         let index = self.lookup(name).ok_or_else(|| self.unknown(name.as_bytes()))?;
@@ -249,9 +242,9 @@ impl Routes {
     }
 
     /// `POST /invoke`: header, query, or else the body.
-    fn invoked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Route, RouteError> {
+    fn invoked(&self, uri: &Uri, fields: &Fields) -> Result<Route, RouteError> {
         let mut chosen: Option<(Source, Cow<'_, [u8]>)> = None;
-        let by_header = named_by_header(headers).map(|name| (Source::Header, Cow::Borrowed(name)));
+        let by_header = named_by_header(fields).map(|name| (Source::Header, Cow::Borrowed(name)));
         let by_query = named_by_query(uri.query().unwrap_or(""));
         for named in by_header.chain(by_query.map(|name| (Source::Query, name))) {
             match &chosen {
@@ -282,7 +275,6 @@ impl Routes {
     }
 
     /// Everything that the client should know about a type that isn't there.
-    /// What to say of a type that is not there.
     #[must_use]
     pub fn unknown(&self, name: &[u8]) -> UnknownAgent {
         let name = shown(name);
@@ -317,10 +309,10 @@ fn after_mount(uri: &Uri, mount: usize) -> PathAndQuery {
 
 /// The names in `x-agent-type`: several lines and a list in one line are the same thing
 /// (RFC 9110, 5.3), and an empty one names nothing.
-fn named_by_header(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let values = headers.get_all(&AGENT_TYPE).into_iter();
-    values
-        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+fn named_by_header(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+    fields
+        .all(Name::AgentType)
+        .flat_map(|value| value.split(|&b| b == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty())
 }

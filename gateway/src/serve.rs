@@ -228,8 +228,8 @@ fn take(shared: &Arc<Shared>, worker: &Rc<Worker>, stream: TcpStream, peer: Sock
 fn shed(wire: &Wire, worker: &Worker) {
     let error = Error::new(Code::Overloaded, "the gateway has as many connections as it can hold");
     worker.metrics.unrouted(Code::Overloaded);
-    let id = crate::request_id::fresh();
-    let id = id.to_str().unwrap_or_default();
+    let id = crate::request_id::RequestId::fresh();
+    let id = id.as_str();
     let response = error.response(id, None);
     let mut text = format!(
         "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n{}: {id}\r\n",

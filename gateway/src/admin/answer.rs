@@ -36,7 +36,7 @@ pub(super) fn explained(response: impl IntoResponse) -> Response {
     }
     let own = response.extensions_mut().remove::<std::sync::Arc<Error>>();
     let error = own.unwrap_or_else(|| std::sync::Arc::new(error_of(status)));
-    let id = request_id::of(response.headers());
+    let id = request_id::held(response.headers());
     let id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
     let mut problem = error.response(id, None).map(Body::from);
     if status == StatusCode::UNAUTHORIZED {

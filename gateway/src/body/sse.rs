@@ -1,8 +1,8 @@
 //! Server-sent events on their way through: where something may be put in between two of them, and
 //! what is put in. The events themselves pass as they come.
 
+use crate::message::{Fields, Name};
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
 
 /// A comment and a blank line: keeps what is between us and the client awake, and makes no event
 /// wherever [`Boundaries`] allow it. (The blank line is for readers that split at `\n\n`.)
@@ -25,13 +25,13 @@ pub fn error_event(problem: &str) -> Bytes {
 /// Whether anything may be put into the body behind these response headers: it is an event stream,
 /// neither encoded nor of a given length.
 #[must_use]
-pub fn may_be_added_to(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+pub fn may_be_added_to(fields: &Fields) -> bool {
+    let kind = fields.get(Name::ContentType).unwrap_or_default();
     let kind = kind.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-    let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let is_plain = |encoding: &[u8]| encoding.eq_ignore_ascii_case(b"identity");
     kind.eq_ignore_ascii_case(b"text/event-stream")
-        && !headers.contains_key(header::CONTENT_LENGTH)
-        && headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain)
+        && !fields.contains(Name::ContentLength)
+        && fields.all(Name::ContentEncoding).all(is_plain)
 }
 
 /// Follows an event stream and knows whether it stands between two events: at its start, or after a
@@ -299,10 +299,8 @@ mod tests {
     #[test]
     fn only_a_plain_event_stream_may_be_added_to() {
         let check = |lines: &[(&str, &str)], expected: bool| {
-            let headers: HeaderMap =
-                lines.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-            let headers: HeaderMap = headers;
-            assert_eq!(may_be_added_to(&headers), expected, "{lines:?}");
+            let fields: Fields = lines.iter().copied().collect();
+            assert_eq!(may_be_added_to(&fields), expected, "{lines:?}");
         };
         let sse = ("content-type", "text/event-stream");
         check(&[sse], true);

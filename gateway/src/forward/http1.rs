@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use self::upload::{Upload, UploadError};
 use super::clock::Clock;
 use crate::body::RequestBody;
-use crate::h1::{BodyError, Decoder, HeadError, Inbox, ResponseHead};
+use crate::h1::{BodyError, Decoder, HeadError, Inbox, Read};
+use crate::message::{RequestHead, ResponseHead};
 use crate::wire::{Socket, Wire};
 
 /// Largest response head that is read.
@@ -105,7 +106,7 @@ impl Http1 {
         looked.is_pending()
     }
 
-    /// Sends a request and waits for the response's head. Both ways are open at once: an answer may
+    /// Sends a request to `host` and waits for the response's head. Both ways are open at once: an answer may
     /// come before the request has ended, whose rest then goes on being sent on a task of its
     /// own, for as long as the response lives. The request's head and what is there of its
     /// body go out in one call.
@@ -114,10 +115,11 @@ impl Http1 {
     /// See [`SendError`].
     pub async fn send(
         &mut self,
-        head: &Request<()>,
+        head: &RequestHead,
+        host: &[u8],
         body: RequestBody,
-    ) -> Result<(ResponseHead, Option<Upload>), SendError> {
-        let mut upload = Some(Upload::new(head, body));
+    ) -> Result<(Read<ResponseHead>, Option<Upload>), SendError> {
+        let mut upload = Some(Upload::new(head, host, body));
         let mut broken = None;
         let read = std::future::poll_fn(|cx| {
             match upload.as_mut().map_or(Poll::Pending, |upload| upload.poll(&self.wire, cx)) {
@@ -132,7 +134,7 @@ impl Http1 {
                     broken = Some(cause);
                 }
             }
-            self.poll_head(head.method(), cx)
+            self.poll_head(&head.method, cx)
         });
         match (read.await, broken) {
             (Err(SendError::Closed | SendError::Io(_)), Some(cause)) => Err(cause.into()),
@@ -149,13 +151,13 @@ impl Http1 {
         &mut self,
         asked: &Method,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, SendError>> {
+    ) -> Poll<Result<Read<ResponseHead>, SendError>> {
         loop {
             let polled = self.inbox.poll_response(&self.wire, (asked, RESPONSE_HEAD_MAX), cx);
             let Some(response) = std::task::ready!(polled)? else {
                 return Poll::Ready(Err(SendError::Closed));
             };
-            let status = response.head.status();
+            let status = response.head.status;
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(response));
             }
@@ -164,11 +166,15 @@ impl Http1 {
 
     /// The response whose head was read, with its body.
     #[must_use]
-    pub fn response(self, read: ResponseHead, upload: Option<Upload>) -> Response<Http1Body> {
-        let decoder = Decoder::new(read.framing);
-        let keep_alive = read.keep_alive;
+    pub fn response(
+        self,
+        read: Read<ResponseHead>,
+        upload: Option<Upload>,
+    ) -> (ResponseHead, Http1Body) {
+        let Read { head, framing, keep_alive } = read;
+        let decoder = Decoder::new(framing);
         let upload = upload.map(|upload| Running::start(upload, Arc::clone(&self.wire)));
-        read.head.map(|()| Http1Body { connection: self, decoder, keep_alive, upload })
+        (head, Http1Body { connection: self, decoder, keep_alive, upload })
     }
 }
 

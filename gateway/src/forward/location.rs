@@ -7,7 +7,7 @@
 //! honours `x-forwarded-prefix`. After `POST /invoke`, locations are moved, for under its mount is
 //! where the agent can be reached; cookies are not, or they would not come back to `/invoke`.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use crate::message::{Fields, Name};
 
 /// Where an agent is, for itself and for the client.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ pub struct Place<'a> {
     /// `/agents/<type>`.
     pub mount: &'a str,
     /// The `x-forwarded-prefix` that the agent was sent, where that was another than the mount.
-    pub prefix: Option<&'a HeaderValue>,
+    pub prefix: Option<&'a [u8]>,
     /// The endpoint that answered, `host:port`.
     pub authority: &'a str,
     /// Whether the request came by the mount.
@@ -26,28 +26,12 @@ pub struct Place<'a> {
 }
 
 /// Moves the places in an agent's response.
-pub fn relocate(headers: &mut HeaderMap, place: &Place<'_>) {
-    for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        if let Some(value) = headers.get_mut(name)
-            && let Some(moved) = place.moved(value.as_bytes())
-        {
-            replace(value, moved);
-        }
+pub fn relocate(fields: &mut Fields, place: &Place<'_>) {
+    for name in [Name::Location, Name::ContentLocation] {
+        fields.change(name, |reference| place.moved(reference));
     }
-    if place.mounted && headers.contains_key(header::SET_COOKIE) {
-        let cookies = headers.iter_mut().filter(|(name, _)| *name == header::SET_COOKIE);
-        for (_, value) in cookies {
-            if let Some(moved) = place.moved_cookie(value.as_bytes()) {
-                replace(value, moved);
-            }
-        }
-    }
-}
-
-/// What was a header's value before stays one when parts of other values are put in.
-fn replace(value: &mut HeaderValue, moved: Vec<u8>) {
-    if let Ok(moved) = HeaderValue::from_maybe_shared(bytes::Bytes::from(moved)) {
-        *value = moved;
+    if place.mounted {
+        fields.change(Name::SetCookie, |cookie| place.moved_cookie(cookie));
     }
 }
 
@@ -119,7 +103,7 @@ impl Place<'_> {
             path.strip_prefix(mount)
                 .is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?' | b'#')))
         };
-        below(self.mount.as_bytes()) || self.prefix.is_some_and(|prefix| below(prefix.as_bytes()))
+        below(self.mount.as_bytes()) || self.prefix.is_some_and(|prefix| below(prefix))
     }
 
     /// Whether an authority is the endpoint's; its port may be left out where the scheme says it.
@@ -178,10 +162,9 @@ mod tests {
 
     #[track_caller]
     fn check(place: &Place<'_>, name: &'static str, said: &str, expected: &str) {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, HeaderValue::from_str(said).unwrap());
-        relocate(&mut headers, place);
-        assert_eq!(headers[name], expected, "{name}: {said}");
+        let mut fields = Fields::from_iter([(name, said)]);
+        relocate(&mut fields, place);
+        assert_eq!(fields.named(name), Some(expected.as_bytes()), "{name}: {said}");
     }
 
     #[test]
@@ -243,8 +226,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_knows_of_an_outer_prefix_is_left_alone() {
-        let prefix = HeaderValue::from_static("/bank/agents/qa");
-        let place = Place { prefix: Some(&prefix), ..MOUNTED };
+        let place = Place { prefix: Some(b"/bank/agents/qa"), ..MOUNTED };
         check(&place, "location", "/bank/agents/qa/x", "/bank/agents/qa/x");
         check(&place, "location", "/agents/qa/x", "/agents/qa/x");
         check(&place, "location", "/bank/x", "/agents/qa/bank/x");
@@ -303,12 +285,10 @@ mod tests {
 
     #[test]
     fn every_cookie_is_moved() {
-        let mut headers = HeaderMap::new();
-        for cookie in ["a=1; Path=/", "b=2", "c=3; Path=/x"] {
-            headers.append("set-cookie", HeaderValue::from_static(cookie));
-        }
-        relocate(&mut headers, &MOUNTED);
-        let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
-        assert_eq!(cookies, ["a=1; Path=/agents/qa", "b=2", "c=3; Path=/agents/qa/x"]);
+        let cookies = ["a=1; Path=/", "b=2", "c=3; Path=/x"];
+        let mut fields: Fields = cookies.iter().map(|cookie| ("set-cookie", *cookie)).collect();
+        relocate(&mut fields, &MOUNTED);
+        let cookies: Vec<_> = fields.all(Name::SetCookie).collect();
+        assert_eq!(cookies, [&b"a=1; Path=/agents/qa"[..], b"b=2", b"c=3; Path=/agents/qa/x"]);
     }
 }

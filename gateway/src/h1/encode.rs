@@ -1,9 +1,10 @@
 //! How a body goes out: its framing, chosen when the head is written.
 
-use http::header::{self, HeaderMap, HeaderName};
-use http::{Method, StatusCode, Version};
+use http::header::{HeaderMap, HeaderName};
+use http::{Method, Version};
 
 use super::head::has_no_body;
+use crate::message::{Fields, Name, ResponseHead};
 
 /// Puts a body into its framing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +23,13 @@ pub enum Encoder {
 impl Encoder {
     /// For a request of HTTP/1.1. `exact`: the body's length, where it is known.
     #[must_use]
-    pub fn for_request(method: &Method, headers: &HeaderMap, exact: Option<u64>) -> Self {
+    pub fn for_request(method: &Method, fields: &Fields, exact: Option<u64>) -> Self {
         match exact {
-            Some(0) if !needs_length(method) && !headers.contains_key(header::CONTENT_LENGTH) => {
+            Some(0) if !needs_length(method) && !fields.contains(Name::ContentLength) => {
                 Self::Nothing
             }
             Some(length) => Self::Length(length),
-            None => Self::Chunked(announced(headers)),
+            None => Self::Chunked(announced(fields)),
         }
     }
 
@@ -37,15 +38,14 @@ impl Encoder {
     pub fn for_response(
         asked: &Method,
         version: Version,
-        status: StatusCode,
-        headers: &HeaderMap,
+        head: &ResponseHead,
         exact: Option<u64>,
     ) -> Self {
         match exact {
-            _ if has_no_body(asked, status) => Self::Nothing,
+            _ if has_no_body(asked, head.status) => Self::Nothing,
             Some(length) => Self::Length(length),
             None if version < Version::HTTP_11 => Self::UntilClose,
-            None => Self::Chunked(announced(headers)),
+            None => Self::Chunked(announced(&head.fields)),
         }
     }
 
@@ -89,7 +89,7 @@ impl Encoder {
         out.extend_from_slice(b"0\r\n");
         for (name, value) in trailers.into_iter().flatten() {
             if announced.contains(name) {
-                super::write::field(name, value, out);
+                super::write::field(name.as_str().as_bytes(), value.as_bytes(), out);
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -103,9 +103,9 @@ fn needs_length(method: &Method) -> bool {
 }
 
 /// RFC 9110, section 6.6.2.
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(header::TRAILER).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
+fn announced(fields: &Fields) -> Vec<HeaderName> {
+    let lines = fields.all(Name::Trailer);
+    let names = lines.flat_map(|line| line.split(|b| *b == b','));
     names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
 
@@ -118,6 +118,8 @@ fn hex(number: usize, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
 
     #[test]
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_framing_is_the_shortest_that_is_true() {
-        let none = HeaderMap::new();
+        let none = Fields::default();
         let request = |method, exact| Encoder::for_request(&method, &none, exact);
         assert_eq!(request(Method::GET, Some(0)), Encoder::Nothing);
         assert_eq!(request(Method::POST, Some(0)), Encoder::Length(0));
@@ -139,7 +141,8 @@ mod tests {
         assert_eq!(request(Method::POST, None), Encoder::Chunked(vec![]));
         let reply = |asked: Method, version, status: u16, exact| {
             let status = StatusCode::from_u16(status).unwrap();
-            Encoder::for_response(&asked, version, status, &none, exact)
+            let head = ResponseHead { status, version, fields: Fields::default() };
+            Encoder::for_response(&asked, version, &head, exact)
         };
         let (new, old) = (Version::HTTP_11, Version::HTTP_10);
         assert_eq!(reply(Method::HEAD, new, 200, Some(5)), Encoder::Nothing);

@@ -2,16 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use std::ops::Range;
+
+use http::{Method, StatusCode, Uri, Version};
+
+use crate::message::{Fields, Name, RequestHead, ResponseHead};
 
 /// Most fields of a head.
 pub const FIELDS_MAX: usize = 256;
-/// Fields that the gateway adds on a request's way: room for them is made at once.
-const FIELDS_ADDED: usize = 8;
-/// The same on a response's way.
-const FIELDS_ADDED_BACK: usize = 2;
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,29 +70,18 @@ pub enum Framing {
     UntilClose,
 }
 
-/// A request's head.
+/// A head, and what it says of what follows.
 #[derive(Debug)]
-pub struct RequestHead {
-    /// Method, target, version, fields.
-    pub head: Request<()>,
+pub struct Read<H> {
+    /// The head.
+    pub head: H,
     /// Its body.
     pub framing: Framing,
-    /// The client wants to ask more on the connection (RFC 9112, section 9.3).
+    /// The other side means to go on with the connection (RFC 9112, section 9.3).
     pub keep_alive: bool,
 }
 
-/// A response's head.
-#[derive(Debug)]
-pub struct ResponseHead {
-    /// Status, version, fields.
-    pub head: Response<()>,
-    /// Its body.
-    pub framing: Framing,
-    /// The server takes more requests on the connection (RFC 9112, section 9.3).
-    pub keep_alive: bool,
-}
-
-type Fields<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
+type Parsed<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 
 /// Reads a request's head from the front of `bytes`, and says how long it is. `None`: its end is
 /// not there yet.
@@ -102,8 +89,8 @@ type Fields<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 /// # Errors
 /// When it can't become a valid one of at most `max` bytes. The connection is lost then: nobody
 /// knows where the next request begins.
-pub fn request(bytes: &[u8], max: usize) -> Result<Option<(RequestHead, usize)>, Refused> {
-    let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+pub fn request(bytes: &[u8], max: usize) -> Result<Option<(Read<RequestHead>, usize)>, Refused> {
+    let mut fields: Parsed<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let status = parsed.parse_with_uninit_headers(bytes, &mut fields);
     let status = status.map_err(|error| refused_request(error, bytes))?;
@@ -113,18 +100,14 @@ pub fn request(bytes: &[u8], max: usize) -> Result<Option<(RequestHead, usize)>,
     if let Some(refused) = too_long(&bytes[..length], max, true) {
         return Err(refused);
     }
-    let shared = Bytes::copy_from_slice(&bytes[..length]);
-    let target = slice(&shared, bytes, parsed.path.unwrap_or_default().as_bytes());
-    let mut head = Request::new(());
-    *head.method_mut() = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
+    let method = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
         .map_err(|_| Refused::Syntax("the method"))?;
-    *head.uri_mut() = uri(target)?;
-    *head.version_mut() = version(parsed.version);
-    *head.headers_mut() = headers(&shared, bytes, parsed.headers, FIELDS_ADDED)?;
-    let version = head.version();
-    let framing = request_framing(version, head.headers_mut())?;
-    let keep_alive = keeps_alive(version, head.headers());
-    Ok(Some((RequestHead { head, framing, keep_alive }, length)))
+    let (uri, version) = (uri(parsed.path.unwrap_or_default())?, version(parsed.version));
+    let mut fields = read_fields(&bytes[..length], parsed.headers);
+    let framing = request_framing(version, &mut fields)?;
+    let keep_alive = keeps_alive(version, &fields);
+    let head = RequestHead { method, uri, version, fields };
+    Ok(Some((Read { head, framing, keep_alive }, length)))
 }
 
 /// Reads a response's head to a request of method `asked`, as [`request`] does a request's.
@@ -135,8 +118,8 @@ pub fn response(
     bytes: &[u8],
     asked: &Method,
     max: usize,
-) -> Result<Option<(ResponseHead, usize)>, Refused> {
-    let mut fields: Fields<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+) -> Result<Option<(Read<ResponseHead>, usize)>, Refused> {
+    let mut fields: Parsed<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let status = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields)
@@ -147,16 +130,14 @@ pub fn response(
     if let Some(refused) = too_long(&bytes[..length], max, false) {
         return Err(refused);
     }
-    let shared = Bytes::copy_from_slice(&bytes[..length]);
-    let mut head = Response::new(());
-    *head.status_mut() = StatusCode::from_u16(parsed.code.unwrap_or_default())
+    let status = StatusCode::from_u16(parsed.code.unwrap_or_default())
         .map_err(|_| Refused::Syntax("the status"))?;
-    *head.version_mut() = version(parsed.version);
-    *head.headers_mut() = headers(&shared, bytes, parsed.headers, FIELDS_ADDED_BACK)?;
-    let (status, version) = (head.status(), head.version());
-    let framing = response_framing(asked, status, version, head.headers_mut())?;
-    let keep_alive = framing != Framing::UntilClose && keeps_alive(version, head.headers());
-    Ok(Some((ResponseHead { head, framing, keep_alive }, length)))
+    let version = version(parsed.version);
+    let mut fields = read_fields(&bytes[..length], parsed.headers);
+    let framing = response_framing(asked, status, version, &mut fields)?;
+    let keep_alive = framing != Framing::UntilClose && keeps_alive(version, &fields);
+    let head = ResponseHead { status, version, fields };
+    Ok(Some((Read { head, framing, keep_alive }, length)))
 }
 
 /// Whether the end of a head may be among `bytes`: a cheap look, so that a head that comes byte
@@ -201,56 +182,46 @@ fn too_long(bytes: &[u8], max: usize, is_request: bool) -> Option<Refused> {
     Some(if in_first_line { Refused::TargetTooLong } else { Refused::TooLong })
 }
 
-/// `part` of `bytes` as a part of `shared`, which is a copy of their front.
-fn slice(shared: &Bytes, bytes: &[u8], part: &[u8]) -> Bytes {
-    let begin = part.as_ptr() as usize - bytes.as_ptr() as usize;
-    shared.slice(begin..begin + part.len())
+/// Where `part` of `whole` is in it.
+fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let begin = part.as_ptr() as usize - whole.as_ptr() as usize;
+    begin..begin + part.len()
 }
 
-fn uri(target: Bytes) -> Result<Uri, Refused> {
+fn uri(target: &str) -> Result<Uri, Refused> {
     if target.len() > usize::from(u16::MAX) - 1 {
         return Err(Refused::TargetTooLong);
     }
-    Uri::from_maybe_shared(target).map_err(|_| Refused::Syntax("the target"))
+    Uri::try_from(target).map_err(|_| Refused::Syntax("the target"))
 }
 
 fn version(minor: Option<u8>) -> Version {
     if minor == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 }
 }
 
-/// The values are slices of `shared`, not copies. There is room for `more` fields.
-fn headers(
-    shared: &Bytes,
-    bytes: &[u8],
-    fields: &[httparse::Header<'_>],
-    more: usize,
-) -> Result<HeaderMap, Refused> {
-    let mut headers = super::spare::take(fields.len() + more);
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_| Refused::Syntax("a field's name"))?;
-        let value = HeaderValue::from_maybe_shared(slice(shared, bytes, field.value))
-            .map_err(|_| Refused::Syntax("a field's value"))?;
-        headers.append(name, value);
+fn read_fields(head: &[u8], parsed: &[httparse::Header<'_>]) -> Fields {
+    let mut fields = Fields::of_head(head);
+    for field in parsed {
+        fields.read(place(head, field.name.as_bytes()), place(head, field.value));
     }
-    Ok(headers)
+    fields
 }
 
-fn request_framing(version: Version, headers: &mut HeaderMap) -> Result<Framing, Refused> {
-    if is_chunked(version, headers)? {
+fn request_framing(version: Version, fields: &mut Fields) -> Result<Framing, Refused> {
+    if is_chunked(version, fields)? {
         return Ok(Framing::Chunked);
     }
-    Ok(Framing::Length(declared(headers)?.unwrap_or(0)))
+    Ok(Framing::Length(declared(fields)?.unwrap_or(0)))
 }
 
 fn response_framing(
     asked: &Method,
     status: StatusCode,
     version: Version,
-    headers: &mut HeaderMap,
+    fields: &mut Fields,
 ) -> Result<Framing, Refused> {
-    let chunked = is_chunked(version, headers)?;
-    let declared = declared(headers)?;
+    let chunked = is_chunked(version, fields)?;
+    let declared = declared(fields)?;
     Ok(match declared {
         _ if has_no_body(asked, status) => Framing::Length(0),
         _ if chunked => Framing::Chunked,
@@ -269,33 +240,33 @@ pub fn has_no_body(asked: &Method, status: StatusCode) -> bool {
 }
 
 /// RFC 9112, section 6.1. Two codings, or two lines of them, are none that we know.
-fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Refused> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+fn is_chunked(version: Version, fields: &Fields) -> Result<bool, Refused> {
+    let mut codings = fields.all(Name::TransferEncoding);
     let Some(coding) = codings.next() else { return Ok(false) };
     if version < Version::HTTP_11 {
         return Err(Refused::CodingOfOld);
     }
-    if headers.contains_key(header::CONTENT_LENGTH) {
+    if fields.contains(Name::ContentLength) {
         return Err(Refused::TwoFramings);
     }
-    let is_known = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    let is_known = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     if is_known { Ok(true) } else { Err(Refused::Coding) }
 }
 
 /// The declared length. Lines that repeat the same number become one (RFC 9110, section 8.6).
-fn declared(headers: &mut HeaderMap) -> Result<Option<u64>, Refused> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+fn declared(fields: &mut Fields) -> Result<Option<u64>, Refused> {
+    let mut lines = fields.all(Name::ContentLength);
     let Some(first) = lines.next() else { return Ok(None) };
-    let length = number(first.as_bytes()).ok_or(Refused::Length)?;
-    let mut repeated = None;
+    let length = number(first).ok_or(Refused::Length)?;
+    let mut repeated = false;
     for line in lines {
-        if number(line.as_bytes()) != Some(length) {
+        if number(line) != Some(length) {
             return Err(Refused::Length);
         }
-        repeated = Some(line.clone());
+        repeated = true;
     }
-    if let Some(line) = repeated {
-        headers.insert(header::CONTENT_LENGTH, line);
+    if repeated {
+        fields.copy(Name::ContentLength, Name::ContentLength);
     }
     Ok(Some(length))
 }
@@ -309,14 +280,14 @@ fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() { None } else { text.iter().try_fold(0, digit) }
 }
 
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    let mut names = headers.get_all(header::CONNECTION).iter().flat_map(options);
+fn keeps_alive(version: Version, fields: &Fields) -> bool {
+    let mut names = fields.all(Name::Connection).flat_map(options);
     match version {
         Version::HTTP_11 => !names.any(|name| name.eq_ignore_ascii_case(b"close")),
         _ => names.any(|name| name.eq_ignore_ascii_case(b"keep-alive")),
     }
 }
 
-fn options(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii)
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }

@@ -13,7 +13,8 @@ use http::Method;
 use http_body::Frame;
 
 use super::decode::{Decoder, Malformed};
-use super::head::{self, Refused, RequestHead, ResponseHead};
+use super::head::{self, Read, Refused};
+use crate::message::{RequestHead, ResponseHead};
 use crate::wire::Wire;
 
 /// One read: enough for a large body to cost few calls, and to stay in a core's cache.
@@ -93,7 +94,7 @@ impl Inbox {
         wire: &Wire,
         max: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<RequestHead>, HeadError>> {
+    ) -> Poll<Result<Option<Read<RequestHead>>, HeadError>> {
         self.poll_head(wire, max, cx, |bytes| head::request(bytes, max))
     }
 
@@ -107,7 +108,7 @@ impl Inbox {
         wire: &Wire,
         (asked, max): (&Method, usize),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<ResponseHead>, HeadError>> {
+    ) -> Poll<Result<Option<Read<ResponseHead>>, HeadError>> {
         self.poll_head(wire, max, cx, |bytes| head::response(bytes, asked, max))
     }
 

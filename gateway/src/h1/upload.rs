@@ -12,8 +12,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::decode::Decoder;
-use super::head::{Framing, RequestHead};
+use super::head::{Framing, Read};
 use super::inbox::{BodyError, HeadError, Inbox};
+use crate::message::RequestHead;
 use crate::wire::Wire;
 
 /// RFC 9110, section 15.2.1.
@@ -81,7 +82,7 @@ impl Uplink {
         &self,
         max: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<RequestHead>, HeadError>> {
+    ) -> Poll<Result<Option<Read<RequestHead>>, HeadError>> {
         let side = &mut *self.0.borrow_mut();
         side.inbox.poll_request(&side.wire, max, cx)
     }

@@ -70,7 +70,7 @@ fn request(endpoint: &Endpoint, agent: &str, uri: Uri) -> http::Result<Request<E
     let builder = Request::get(uri).header(USER_AGENT, NAME);
     let builder = builder.header(config::names::AGENT_TYPE, agent);
     let builder = match endpoint.protocol {
-        config::Protocol::Http1 => builder.header(HOST, endpoint.host.clone()),
+        config::Protocol::Http1 => builder.header(HOST, endpoint.host()),
         config::Protocol::H2c => builder,
     };
     builder.body(Empty::new())

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use std::pin::pin;
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use bytes::Bytes;
+use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
@@ -16,7 +17,7 @@ use super::{Call, hopeful, stand_in_line};
 use crate::body::{Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Chance, Failure, Terms};
-use crate::h1::spare;
+use crate::message::{Name, RequestHead, ResponseHead};
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
 use crate::{health, proxy::worker::Client, retry};
@@ -33,9 +34,9 @@ pub(super) struct Attempts {
     /// The request's body.
     pub source: Source,
     /// The request's head.
-    pub head: Request<()>,
+    pub head: RequestHead,
     /// What affinity goes by.
-    pub session: Option<HeaderValue>,
+    pub session: Option<Bytes>,
     /// When the total clock fires.
     pub deadline: Instant,
     /// Whether the body may be read while the request waits.
@@ -53,7 +54,7 @@ struct Notes {
     first_byte: Option<std::time::Duration>,
 }
 
-type Outcome = Result<(Exchange, Response<()>), Error>;
+type Outcome = Result<(Exchange, ResponseHead), Error>;
 
 impl Attempts {
     /// Runs them; beside the client's own task where the agent shall go on without the client.
@@ -62,11 +63,7 @@ impl Attempts {
     /// What the last attempt came to.
     pub(super) async fn run(mut self, call: &Call, record: &mut Record) -> Outcome {
         let (notes, outcome) = match self.agent.settings.on_disconnect {
-            config::OnDisconnect::Cancel => {
-                let done = self.all(&call.worker).await;
-                spare::give_back(std::mem::take(self.head.headers_mut()));
-                done
-            }
+            config::OnDisconnect::Cancel => self.all(&call.worker).await,
             config::OnDisconnect::Continue => Box::pin(self.beside(call)).await?,
         };
         record.endpoint = notes.endpoint;
@@ -112,7 +109,7 @@ impl Attempts {
         }
         let mut tried = Vec::new();
         loop {
-            let session = self.session.as_ref().map(HeaderValue::as_bytes);
+            let session = self.session.as_deref();
             let Some(lease) = self.agent.pick(session, &tried) else {
                 if let Err(error) = Box::pin(self.wait_again(worker, &mut notes)).await {
                     return (notes, Err(error));
@@ -154,13 +151,13 @@ impl Attempts {
             deadline: self.deadline,
             read_ahead: self.read_ahead,
         };
-        forward::exchange(&terms, &mut self.head).await
+        forward::exchange(&terms, &self.head).await
     }
 
     /// Whether this kind of failure leaves another attempt possible.
     fn allows(&self, failure: &Failure) -> bool {
         let state = (failure.unsent, self.source.can_repeat());
-        retry::allows(failure.chance, state, self.head.method(), self.head.headers())
+        retry::allows(failure.chance, state, &self.head.method, &self.head.fields)
     }
 
     /// Whether it has come to a replica that goes, and was not begun: that is no failure of anybody.
@@ -231,14 +228,12 @@ impl Attempts {
         Ok(())
     }
 
-    fn settle(&self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
+    fn settle(&self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, ResponseHead) {
         self.source.settle();
         permit.settle(lease.place());
         self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
-        let (head, incoming) = answer.response.into_parts();
         let (agent, deadline) = (self.agent.clone(), self.deadline);
-        let exchange = Exchange { agent, permit, lease, incoming, deadline };
-        (exchange, Response::from_parts(head, ()))
+        (Exchange { agent, permit, lease, incoming: answer.body, deadline }, answer.head)
     }
 }
 
@@ -271,9 +266,9 @@ async fn by<F: Future>(due: Option<Instant>, coming: F) -> Result<F::Output, Ela
 
 /// Whether the agent says that it has not begun.
 fn is_not_begun(answer: &Answer) -> bool {
-    let response = &answer.response;
-    response.status() == StatusCode::SERVICE_UNAVAILABLE
-        && response.headers().get(config::names::NOT_BEGUN).is_some_and(|value| value == "1")
+    let head = &answer.head;
+    head.status == StatusCode::SERVICE_UNAVAILABLE
+        && head.fields.get(Name::NotBegun).is_some_and(|value| value == b"1")
 }
 
 /// HTTP/1: the connection watches the total clock too, for a client that does not read.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri};
+use http::{Method, Uri};
 use tokio::time::Instant;
 
 use super::worker::{Busy, Client, Worker};
@@ -12,18 +12,19 @@ use crate::body::Source;
 use crate::error::{Code, Error};
 use crate::metrics::Outcome;
 use crate::pool::Endpoint;
+use crate::request_id::RequestId;
 use crate::table::AgentRef;
 
 /// Less than that is no waiting: it is how long it takes to find that there is a place.
 const WAITING: Duration = Duration::from_micros(500);
 
 /// Counts and logs a head that is refused: there is no request to tell of.
-pub(super) fn refused(worker: &Worker, client: &Client, id: &HeaderValue, error: &Error) {
+pub(super) fn refused(worker: &Worker, client: &Client, id: &RequestId, error: &Error) {
     worker.metrics.unrouted(error.code);
     if worker.view.current().table.gateway.access_log {
         tracing::info!(
             target: "switchyard::access",
-            request_id = id.to_str().unwrap_or(""),
+            request_id = id.as_str(),
             client = %client.peer.ip(),
             status = error.code.status().as_u16(),
             outcome = error.code.as_str(),
@@ -45,7 +46,7 @@ pub struct Record {
     uri: Uri,
     access_log: bool,
     /// The id that goes with the request from end to end.
-    pub request_id: HeaderValue,
+    pub request_id: RequestId,
     /// The agent, once it is known.
     pub agent: Option<AgentRef>,
     /// Who answered, or was asked last.
@@ -74,7 +75,7 @@ impl Record {
         worker: &Rc<Worker>,
         client: &Rc<Client>,
         (method, uri): (&Method, &Uri),
-        request_id: HeaderValue,
+        request_id: RequestId,
         access_log: bool,
     ) -> Self {
         Self {
@@ -102,7 +103,7 @@ impl Record {
     /// The id as text.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.request_id.to_str().unwrap_or("")
+        self.request_id.as_str()
     }
 
     /// The agent's type, once it is known.

@@ -1,5 +1,3 @@
-use http::HeaderValue;
-
 use super::*;
 
 fn routes() -> Routes {
@@ -11,9 +9,8 @@ fn routes() -> Routes {
 }
 
 fn ask(method: &str, uri: &str, types: &[&str]) -> Result<Route, RouteError> {
-    let headers: HeaderMap =
-        types.iter().map(|v| (AGENT_TYPE.clone(), HeaderValue::from_str(v).unwrap())).collect();
-    routes().route(&method.parse().unwrap(), &uri.parse().unwrap(), &headers)
+    let fields: Fields = types.iter().map(|name| (config::names::AGENT_TYPE, *name)).collect();
+    routes().route(&method.parse().unwrap(), &uri.parse().unwrap(), &fields)
 }
 
 /// The agent, its path and the way there.
@@ -142,7 +139,7 @@ fn a_rename_that_makes_a_target_too_long_is_refused() {
         [("/a".to_owned(), format!("/{}", "b".repeat(100)))].into();
     let routes = Routes::new([("qa", &long)]).unwrap();
     let uri: Uri = format!("/agents/qa/a?{}", "x".repeat(65_500)).parse().unwrap();
-    let error = routes.route(&Method::GET, &uri, &HeaderMap::new()).unwrap_err();
+    let error = routes.route(&Method::GET, &uri, &Fields::default()).unwrap_err();
     assert_eq!(error.to_string(), "the path is too long once it is renamed");
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -20,8 +20,10 @@ use super::http1::Http1;
 use crate::body::ClientBody;
 use crate::error::Code;
 use crate::forward::connections::Local;
+use crate::message::RequestHead;
+use crate::proxy::reply::Reply;
+use crate::proxy::respond;
 use crate::proxy::worker::{Client, Worker};
-use crate::stack;
 use crate::wire::Wire;
 
 /// RFC 9113, section 3.4.
@@ -122,8 +124,7 @@ async fn serve_http2(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
     let max = worker.view.current().table.gateway.max_header_bytes;
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let (worker, client) = (Rc::clone(worker), Rc::clone(client));
-        let answering = stack::answer(worker, client, request.map(ClientBody::Http2));
-        async { Ok::<_, Infallible>(answering.await) }
+        async { Ok::<_, Infallible>(answer2(worker, client, request).await) }
     });
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
@@ -134,6 +135,16 @@ async fn serve_http2(worker: &Rc<Worker>, client: &Rc<Client>, begun: Bytes) {
         .max_header_list_size(u32::try_from(max).unwrap_or(u32::MAX))
         .serve_connection(client.wire.socket(begun), service);
     Served::new(worker, client, Http2(connection)).run().await;
+}
+
+async fn answer2(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Reply> {
+    let (head, body) = RequestHead::of(request);
+    let (head, reply) = respond(worker, client, (head, ClientBody::Http2(body))).await;
+    head.with(reply)
 }
 
 /// A connection of either version: ours, or hyper's.

@@ -11,8 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE};
-use http::{HeaderMap, HeaderValue, Method, Response, Version, response};
+use http::{HeaderMap, Method, Version};
 use http_body::Body;
 use tokio::sync::oneshot;
 
@@ -21,7 +20,8 @@ use super::work::Work;
 use crate::body::ClientBody;
 use crate::error::{Code, Error};
 use crate::h1::upload::{Rest, Uplink};
-use crate::h1::{Encoder, HeadError, Outbox, Refused, RequestHead, spare, write};
+use crate::h1::{Encoder, HeadError, Outbox, Read, Refused, write};
+use crate::message::{Fields, Name, RequestHead, ResponseHead};
 use crate::proxy;
 use crate::proxy::reply::Reply;
 use crate::proxy::worker::{Client, Worker};
@@ -134,17 +134,17 @@ impl Http1 {
         Poll::Ready(())
     }
 
-    fn ask(&mut self, RequestHead { head, framing, keep_alive }: RequestHead) {
+    fn ask(&mut self, Read { head, framing, keep_alive }: Read<RequestHead>) {
         let asked = Asked {
-            method: head.method().clone(),
-            version: head.version(),
+            method: head.method.clone(),
+            version: head.version,
             keep_alive,
-            takes_trailers: lists(head.headers(), &TE, b"trailers"),
+            takes_trailers: lists(&head.fields, Name::Te, b"trailers"),
         };
         let go_due =
-            asked.version == Version::HTTP_11 && lists(head.headers(), &EXPECT, b"100-continue");
+            asked.version == Version::HTTP_11 && lists(&head.fields, Name::Expect, b"100-continue");
         let body = self.uplink.body(framing, go_due).map_or(ClientBody::None, ClientBody::Http1);
-        let work = Work::begin(&self.worker, &self.client, head.map(|()| body));
+        let work = Work::begin(&self.worker, &self.client, (head, body));
         self.state = State::Working(asked, work);
     }
 
@@ -164,7 +164,7 @@ impl Http1 {
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Working(_, work) = &mut self.state else { return Poll::Ready(()) };
         let response = ready!(work.poll(cx));
-        if response.status() == Code::ClientGone.status() {
+        if response.0.status == Code::ClientGone.status() {
             self.state = State::Over;
             return Poll::Ready(());
         }
@@ -175,21 +175,18 @@ impl Http1 {
     }
 
     /// Writes the head.
-    fn answer(&mut self, asked: &Asked, response: Response<Reply>) {
-        let (mut head, body) = response.into_parts();
+    fn answer(&mut self, asked: &Asked, (mut head, body): (ResponseHead, Reply)) {
         let exact = body.size_hint().exact();
-        let encoder =
-            Encoder::for_response(&asked.method, asked.version, head.status, &head.headers, exact);
+        let encoder = Encoder::for_response(&asked.method, asked.version, &head, exact);
         let next_is_found = self.uplink.answered() && self.uplink.unwanted() <= REST_MAX as u64;
         let keep_alive = asked.keep_alive
             && next_is_found
             && !self.last
             && encoder != Encoder::UntilClose
-            && !lists(&head.headers, &CONNECTION, b"close");
+            && !lists(&head.fields, Name::Connection, b"close");
         complete(&mut head, asked, keep_alive, exact);
         let version = asked.version.max(Version::HTTP_10);
-        write::response(version, head.status, &head.headers, &encoder, self.outbox.out());
-        spare::give_back(head.headers);
+        write::response(version, &head, &encoder, self.outbox.out());
         let then = match self.client.tunnel.take() {
             Some(tunnel) => Then::Tunnel(tunnel),
             None if keep_alive => Then::NextRequest,
@@ -314,32 +311,30 @@ fn poll_flush(outbox: &mut Outbox, client: &Client, cx: &mut Context<'_>) -> Pol
 }
 
 /// The fields that are the connection's to say.
-fn complete(head: &mut response::Parts, asked: &Asked, keep_alive: bool, exact: Option<u64>) {
-    let headers = &mut head.headers;
-    if !headers.contains_key(DATE) {
-        headers.insert(DATE, date::now());
+fn complete(head: &mut ResponseHead, asked: &Asked, keep_alive: bool, exact: Option<u64>) {
+    let fields = &mut head.fields;
+    if !fields.contains(Name::Date) {
+        date::tell(|now| fields.push(Name::Date, now.as_bytes()));
     }
     let option = match keep_alive {
         true => (asked.version < Version::HTTP_11).then_some("keep-alive"),
         false => Some("close"),
     };
     if let Some(option) = option
-        && !headers.contains_key(CONNECTION)
+        && !fields.contains(Name::Connection)
     {
-        headers.insert(CONNECTION, HeaderValue::from_static(option));
+        fields.push(Name::Connection, option.as_bytes());
     }
     // What GET would get.
     if let Some(length @ 1..) = exact.filter(|_| asked.method == Method::HEAD) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        fields.set(Name::ContentLength, length.to_string().as_bytes());
     }
 }
 
 /// Whether a list field has this member.
-fn lists(headers: &HeaderMap, name: &http::HeaderName, member: &[u8]) -> bool {
-    headers.contains_key(name)
-        && (headers.get_all(name).iter())
-            .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-            .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(member))
+fn lists(fields: &Fields, name: Name, member: &[u8]) -> bool {
+    let listed = fields.all(name).flat_map(|line| line.split(|b| *b == b','));
+    listed.map(<[u8]>::trim_ascii).any(|listed| listed.eq_ignore_ascii_case(member))
 }
 
 /// What a head that is refused is counted as.

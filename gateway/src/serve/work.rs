@@ -6,12 +6,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
-
 use crate::body::ClientBody;
+use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::reply::Reply;
+use crate::proxy::respond;
 use crate::proxy::worker::{Client, Worker};
-use crate::stack;
 
 /// Desks that are kept though nobody works at them: as many as requests of one worker are usually
 /// under way at once, at a few KiB each.
@@ -21,6 +20,9 @@ thread_local! {
     static FREE: RefCell<Vec<Pin<Box<dyn Desk>>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What a request comes to.
+type Answer = (ResponseHead, Reply);
+
 /// A request that is worked on; dropped, it is cancelled.
 pub(super) struct Work(Option<Pin<Box<dyn Desk>>>);
 
@@ -29,16 +31,16 @@ impl Work {
     pub(super) fn begin(
         worker: &Rc<Worker>,
         client: &Rc<Client>,
-        request: Request<ClientBody>,
+        request: (RequestHead, ClientBody),
     ) -> Self {
         let free = FREE.with_borrow_mut(Vec::pop);
-        let mut desk = free.unwrap_or_else(|| desk(stack::answer));
+        let mut desk = free.unwrap_or_else(|| desk(respond));
         desk.as_mut().begin(Rc::clone(worker), Rc::clone(client), request);
         Self(Some(desk))
     }
 
     /// Ready, once, with the answer.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<Reply>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         self.0.as_mut().map_or(Poll::Pending, |desk| desk.as_mut().poll(cx))
     }
 }
@@ -63,10 +65,10 @@ trait Desk {
         self: Pin<&mut Self>,
         worker: Rc<Worker>,
         client: Rc<Client>,
-        request: Request<ClientBody>,
+        request: (RequestHead, ClientBody),
     );
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Reply>>;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer>;
 
     fn clear(self: Pin<&mut Self>);
 }
@@ -81,29 +83,29 @@ pin_project_lite::pin_project! {
 
 fn desk<M, F>(make: M) -> Pin<Box<dyn Desk>>
 where
-    M: Fn(Rc<Worker>, Rc<Client>, Request<ClientBody>) -> F + 'static,
-    F: Future<Output = Response<Reply>> + 'static,
+    M: Fn(Rc<Worker>, Rc<Client>, (RequestHead, ClientBody)) -> F + 'static,
+    F: Future<Output = Answer> + 'static,
 {
     Box::pin(Place { make, future: None })
 }
 
 impl<M, F> Desk for Place<M, F>
 where
-    M: Fn(Rc<Worker>, Rc<Client>, Request<ClientBody>) -> F,
-    F: Future<Output = Response<Reply>>,
+    M: Fn(Rc<Worker>, Rc<Client>, (RequestHead, ClientBody)) -> F,
+    F: Future<Output = Answer>,
 {
     fn begin(
         self: Pin<&mut Self>,
         worker: Rc<Worker>,
         client: Rc<Client>,
-        request: Request<ClientBody>,
+        request: (RequestHead, ClientBody),
     ) {
         let mut this = self.project();
         let future = (this.make)(worker, client, request);
         this.future.set(Some(future));
     }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Reply>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         self.project().future.as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
     }
 
@@ -117,13 +119,13 @@ mod tests {
     use super::*;
 
     /// The size of what a function gives.
-    fn size<F>(_: impl Fn(Rc<Worker>, Rc<Client>, Request<ClientBody>) -> F) -> usize {
+    fn size<F>(_: impl Fn(Rc<Worker>, Rc<Client>, (RequestHead, ClientBody)) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn the_future_of_a_request_stays_small() {
-        let size = size(stack::answer);
+        let size = size(respond);
         assert!(size <= 5 * 1024, "{size} bytes for each request under way");
     }
 }

@@ -2,85 +2,80 @@
 //! the exception.
 
 use http::Version;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// Whether a header is always of one connection, `connection` itself and `te` aside. `trailer`
-/// isn't: announced trailers pass. `upgrade` is decided apart.
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "transfer-encoding"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "keep-alive"
-            | "proxy-connection"
-            | "http2-settings"
-            | "proxy-authentication-info"
-    )
-}
+use crate::message::{Fields, Name, Names};
+
+/// What is always of one connection, `connection` itself and `te` aside. `trailer` isn't: announced
+/// trailers pass. `upgrade` is decided apart.
+const HOP_BY_HOP: Names = Names::of(&[
+    Name::TransferEncoding,
+    Name::ProxyAuthenticate,
+    Name::ProxyAuthorization,
+    Name::KeepAlive,
+    Name::ProxyConnection,
+    Name::Http2Settings,
+    Name::ProxyAuthenticationInfo,
+]);
 
 /// Removes what belongs to the connection that it came by. Of `te`, `trailers` stays; of an upgrade
 /// that is passed on, `upgrade` does.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let te = headers.contains_key(header::TE);
-    let takes_trailers = te && lists(headers, &header::TE, "trailers");
-    if headers.contains_key(header::CONNECTION) {
-        remove_named(headers);
+pub(super) fn remove_hop_by_hop(fields: &mut Fields, upgrade: bool) {
+    let te = fields.contains(Name::Te);
+    let takes_trailers = te && lists(fields, Name::Te, "trailers");
+    if fields.contains(Name::Connection) {
+        remove_named(fields);
     }
-    super::remove_all(headers, is_hop_by_hop);
+    fields.remove_all(HOP_BY_HOP);
+    fields.remove(Name::Te);
     if takes_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    } else if te {
-        headers.remove(header::TE);
+        fields.push(Name::Te, b"trailers");
     }
     if upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.set(Name::Connection, b"upgrade");
     } else {
-        headers.remove(header::UPGRADE);
+        fields.remove(Name::Upgrade);
     }
 }
 
 /// Removes `connection` and what it names.
-fn remove_named(headers: &mut HeaderMap) {
-    let values = headers.get_all(header::CONNECTION).iter();
-    let naming: Vec<HeaderValue> = values.filter(|value| !is_usual(value)).cloned().collect();
-    headers.remove(header::CONNECTION);
-    for name in naming.iter().flat_map(tokens).filter(|name| !is_kept(name)) {
-        headers.remove(name);
+fn remove_named(fields: &mut Fields) {
+    let naming = fields.all(Name::Connection).filter(|value| !is_usual(value));
+    let named: Vec<String> = naming.flat_map(tokens).map(str::to_ascii_lowercase).collect();
+    fields.remove(Name::Connection);
+    if !named.is_empty() {
+        let is_named = |name: &[u8]| named.iter().any(|named| named.as_bytes() == name);
+        fields.retain(|line| !is_named(line.name) || is_kept(line.name));
     }
 }
 
 /// Whether a `connection` value names no header at all, as nearly every one.
-fn is_usual(value: &HeaderValue) -> bool {
-    ["keep-alive", "close"]
-        .iter()
-        .any(|usual| value.as_bytes().eq_ignore_ascii_case(usual.as_bytes()))
+fn is_usual(value: &[u8]) -> bool {
+    ["keep-alive", "close"].iter().any(|usual| value.eq_ignore_ascii_case(usual.as_bytes()))
 }
 
 /// Whether a header stays although `connection` names it. A client could otherwise take away what a
 /// proxy before us has said of it, or unframe the body. (`upgrade` is decided apart.)
-fn is_kept(name: &str) -> bool {
+fn is_kept(name: &[u8]) -> bool {
     let kept = [
-        "host",
-        "content-length",
-        "content-encoding",
-        "content-type",
-        "forwarded",
-        "via",
-        "upgrade",
+        Name::Host,
+        Name::ContentLength,
+        Name::ContentEncoding,
+        Name::ContentType,
+        Name::Forwarded,
+        Name::Via,
+        Name::Upgrade,
     ];
-    kept.iter().any(|kept| name.eq_ignore_ascii_case(kept))
-        || name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"))
+    kept.iter().any(|kept| kept.as_str().as_bytes() == name) || name.starts_with(super::FORWARDED)
 }
 
 /// Whether a request asks for an upgrade that we pass on: HTTP/1.1, and none to another version of
 /// HTTP or to TLS, which are between us and the client.
 #[must_use]
-pub fn upgrade(version: Version, headers: &HeaderMap) -> bool {
+pub fn upgrade(version: Version, fields: &Fields) -> bool {
     version == Version::HTTP_11
-        && headers.contains_key(header::UPGRADE)
-        && lists(headers, &header::CONNECTION, "upgrade")
-        && !headers.get_all(header::UPGRADE).iter().flat_map(tokens).any(is_of_the_connection)
+        && fields.contains(Name::Upgrade)
+        && lists(fields, Name::Connection, "upgrade")
+        && !fields.all(Name::Upgrade).flat_map(tokens).any(is_of_the_connection)
 }
 
 /// Whether an `upgrade` token stands for the connection's own protocol.
@@ -90,14 +85,14 @@ fn is_of_the_connection(protocol: &str) -> bool {
 }
 
 /// Whether a list header holds a token, parameters aside.
-fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers.get_all(name).iter().flat_map(tokens).any(|listed| {
+fn lists(fields: &Fields, name: Name, token: &str) -> bool {
+    fields.all(name).flat_map(tokens).any(|listed| {
         listed.split(';').next().is_some_and(|listed| listed.trim().eq_ignore_ascii_case(token))
     })
 }
 
-/// The elements of a list header's value; those that aren't ASCII are no tokens.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    let text = value.to_str().unwrap_or("");
+/// The elements of a list header's value; those that aren't text are no tokens.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
+    let text = std::str::from_utf8(value).unwrap_or("");
     text.split(',').map(str::trim).filter(|token| !token.is_empty())
 }

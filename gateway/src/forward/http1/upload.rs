@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Request;
 use http_body::{Body, Frame};
 
 use crate::body::RequestBody;
 use crate::h1::{Encoder, Outbox, write};
+use crate::message::RequestHead;
 use crate::wire::Wire;
 
 /// What could not be sent.
@@ -33,11 +33,12 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(head: &Request<()>, body: RequestBody) -> Self {
+    /// Of a request to `host`.
+    pub(super) fn new(head: &RequestHead, host: &[u8], body: RequestBody) -> Self {
         let exact = body.size_hint().exact();
-        let encoder = Encoder::for_request(head.method(), head.headers(), exact);
+        let encoder = Encoder::for_request(&head.method, &head.fields, exact);
         let mut outbox = Outbox::default();
-        write::request(head.method(), head.uri(), head.headers(), &encoder, outbox.out());
+        write::request(head, host, &encoder, outbox.out());
         Self { body, encoder, outbox, ended: false, begun: false }
     }
 
