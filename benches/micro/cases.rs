@@ -115,7 +115,7 @@ fn pick_by_session() -> Step {
 fn request_headers() -> Step {
     let (head, agent) = (head(REQUEST), AgentHeaders::new("coding"));
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Scheme::Http);
-    let request_id = "01939d4c-5e3a-7000-8000-0123456789ab";
+    let request_id = b"01939d4c-5e3a-7000-8000-0123456789ab";
     let uri = Uri::from_static("/agents/coding/invoke");
     Box::new(move || {
         let context = RequestContext {

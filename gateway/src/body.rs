@@ -28,6 +28,8 @@ pub const AHEAD_MAX: usize = 1024 * 1024;
 pub enum ClientBody {
     /// There is none.
     None,
+    /// All of it is here.
+    Whole(Bytes),
     /// Over HTTP/1.
     Http1(Upload),
     /// Over HTTP/2.
@@ -47,6 +49,10 @@ impl Body for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         match self.get_mut() {
             Self::None => Poll::Ready(None),
+            whole @ Self::Whole(_) => match std::mem::replace(whole, Self::None) {
+                Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                _ => Poll::Ready(None),
+            },
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Cause::from),
             Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Cause::from),
         }
@@ -55,6 +61,7 @@ impl Body for ClientBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::None => true,
+            Self::Whole(_) => false,
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
         }
@@ -63,6 +70,7 @@ impl Body for ClientBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::None => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
         }
@@ -128,15 +136,21 @@ impl Source {
         clean_trailers: fn(&mut HeaderMap),
         now: Instant,
     ) -> Self {
-        let ended_at = incoming.is_end_stream().then_some(now);
         let declared = incoming.size_hint().exact().is_some();
+        // What came with the head is here anyway.
+        let (incoming, kept) = match incoming {
+            ClientBody::Whole(bytes) => (None, vec![bytes]),
+            incoming => (Some(incoming), Vec::new()),
+        };
+        let ended_at = incoming.as_ref().is_none_or(Body::is_end_stream).then_some(now);
+        let kept_bytes = kept.iter().map(Bytes::len).sum();
         Self(Rc::new(RefCell::new(Inner {
-            incoming: Some(incoming),
+            incoming,
             limits,
-            received: 0,
+            received: kept_bytes as u64,
             declared,
-            kept: Vec::new(),
-            kept_bytes: 0,
+            kept,
+            kept_bytes,
             attempts: 0,
             waiting: None,
             sent: 0,
@@ -203,6 +217,13 @@ impl Source {
     #[must_use]
     pub fn ended_at(&self) -> Option<Instant> {
         self.0.borrow().ended_at
+    }
+
+    /// How long it is, where the client said so.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        let inner = self.0.borrow();
+        inner.rest().filter(|_| inner.declared).map(|rest| inner.received + rest)
     }
 
     /// Bytes received so far.

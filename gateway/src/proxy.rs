@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
@@ -38,15 +39,15 @@ use crate::table::{Agent, AgentRef, Current, Permit, Snapshot, View};
 pub async fn respond(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    request: (RequestHead, ClientBody),
+    (mut head, body): (RequestHead, ClientBody),
 ) -> (ResponseHead, Reply) {
-    let (current, head) = (worker.view.current(), &request.0);
+    let current = worker.view.current();
     let (id, version) = (RequestId::of(&head.fields), head.version);
     let access_log = current.table.gateway.access_log;
-    let mut record = Record::new(&worker, &client, (&head.method, &head.uri), id, access_log);
+    let asked = (head.method.clone(), std::mem::take(&mut head.uri));
+    let mut record = Record::new(&worker, &client, asked, id.clone(), access_log);
     let call = Call { worker, client, current };
-    let handled = unless_cut(&call, pin!(handle(&call, request, &mut record))).await;
-    let id = record.request_id.clone();
+    let handled = unless_cut(&call, pin!(handle(&call, (head, body), &mut record))).await;
     let (mut head, reply) = match handled {
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
@@ -57,7 +58,7 @@ pub async fn respond(
         Ok(Handled::Agent(head, exchange, shape)) => {
             record.status = head.status.as_u16();
             let call = (&call.worker, &call.client);
-            (head, Reply::streamed(exchange, record, call, shape))
+            (head, Reply::of(exchange, record, call, shape))
         }
         Ok(Handled::Tunnel(head, tunnel)) => {
             record.status = head.status.as_u16();
@@ -138,9 +139,10 @@ enum Handled {
     Tunnel(ResponseHead, tunnel::Tunnel),
 }
 
+/// The head's target stands in the record.
 async fn handle(
     call: &Call,
-    (head, incoming): (RequestHead, ClientBody),
+    (mut head, incoming): (RequestHead, ClientBody),
     record: &mut Record,
 ) -> Result<Handled, Error> {
     let upgrade = headers::upgrade(head.version, &head.fields);
@@ -151,19 +153,19 @@ async fn handle(
         source.hold(record.busy.clone());
     }
     record.source = Some(source.clone());
-    let target = match find(call, &head, &source).await? {
+    let Target { index, path, door } = match find(call, (&head, &record.uri), &source).await? {
         Route::Agent(target) => target,
         other => return Ok(Handled::Own(own_answer(&call.current, &other))),
     };
-    let agent = call.current.agent(target.index);
+    let agent = call.current.agent(index);
     record.agent = Some(agent.clone());
-    admit_body(&agent, &head.fields, &source)?;
+    admit_body(&agent, &source)?;
     let ahead = !head.fields.contains(Name::Expect);
     let permit = enter(&agent, &call.worker.view, ahead.then_some(&source), record).await?;
     let agent = agent.latest(&call.worker.view);
     let deadline = Instant::now() + agent.settings.timeout;
     let session = session(&agent, &head.fields);
-    let head = outgoing(call, &agent, &target, head, record, upgrade);
+    outgoing(call, &agent, (&mut head, path), door, record, upgrade);
     let prefix = foreign_prefix(call, &head);
     let attempts = Attempts {
         agent,
@@ -175,7 +177,7 @@ async fn handle(
         read_ahead: ahead,
     };
     let (exchange, response) = attempts.run(call, record).await?;
-    answer(response, exchange, &target, version, prefix.as_deref(), upgrade)
+    answer(response, exchange, door, version, prefix.as_deref(), upgrade)
 }
 
 /// How long the rest of a body is read for nobody.
@@ -217,15 +219,16 @@ fn limits(current: &Snapshot) -> Limits {
 }
 
 /// Which agent, from the head or, where that names none, from the body.
-async fn find(call: &Call, head: &RequestHead, source: &Source) -> Result<Route, Error> {
+async fn find(
+    call: &Call,
+    (head, uri): (&RequestHead, &Uri),
+    source: &Source,
+) -> Result<Route, Error> {
     let routes = &call.current.routes;
-    match routes
-        .route(&head.method, &head.uri, &head.fields)
-        .map_err(|error| route_error(&error))?
-    {
+    match routes.route(&head.method, uri, &head.fields).map_err(|error| route_error(&error))? {
         Route::NeedsBody => {
             let name = name_in_body(source, call.current.table.gateway.route_body_max).await?;
-            routes.named(&name, &head.uri).map_err(|error| route_error(&error))
+            routes.named(&name, uri).map_err(|error| route_error(&error))
         }
         route => Ok(route),
     }
@@ -276,11 +279,9 @@ fn own_answer(current: &Snapshot, route: &Route) -> Response<Bytes> {
 }
 
 /// Sets the agent's bounds for its body; a declared length is refused before anything is read.
-fn admit_body(agent: &Agent, fields: &Fields, source: &Source) -> Result<(), Error> {
+fn admit_body(agent: &Agent, source: &Source) -> Result<(), Error> {
     let max = agent.settings.max_body;
-    let declared = fields.get(Name::ContentLength);
-    let declared = declared.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-    if declared.is_some_and(|declared: u64| declared > max) || source.received() > max {
+    if source.length().unwrap_or_else(|| source.received()) > max {
         return Err(too_large(max));
     }
     source.admit(max, agent.settings.retry.map_or(0, |retry| retry.buffer));
@@ -398,24 +399,23 @@ fn no_endpoint(agent: &Agent) -> Error {
 fn outgoing(
     call: &Call,
     agent: &Agent,
-    target: &Target,
-    mut head: RequestHead,
+    (head, path): (&mut RequestHead, PathAndQuery),
+    door: Door,
     record: &Record,
     upgrade: bool,
-) -> RequestHead {
-    let asked = std::mem::replace(&mut head.uri, Uri::from(target.path.clone()));
+) {
+    head.uri = Uri::from(path);
     let context = headers::RequestContext {
         agent: &agent.headers,
-        mounted: target.door.is_mount(),
+        mounted: door.is_mount(),
         peer: &call.client.peer,
         trusted: call.current.trusted.contains(call.client.peer.ip()),
         version: head.version,
-        uri: &asked,
-        request_id: record.id(),
+        uri: &record.uri,
+        request_id: record.request_id.as_bytes(),
         upgrade,
     };
     headers::request(&mut head.fields, &context);
-    head
 }
 
 /// The session that affinity goes by, where it is on and the request has one.
@@ -435,7 +435,7 @@ fn foreign_prefix(call: &Call, head: &RequestHead) -> Option<Bytes> {
 fn answer(
     mut response: ResponseHead,
     exchange: Exchange,
-    target: &Target,
+    door: Door,
     asked: Version,
     prefix: Option<&[u8]>,
     upgrade: bool,
@@ -447,8 +447,8 @@ fn answer(
         mount: exchange.agent.headers.mount(),
         prefix,
         authority: exchange.lease.endpoint().authority.as_str(),
-        mounted: target.door.is_mount(),
-        bare: target.door == Door::BareMount,
+        mounted: door.is_mount(),
+        bare: door == Door::BareMount,
     };
     location::relocate(&mut response.fields, &place);
     if upgraded {

@@ -1,8 +1,10 @@
 //! The id of a request: the client's, where it is fit to be passed on, else one of ours.
 
+use std::time::SystemTime;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Builder;
 use uuid::fmt::Hyphenated;
-use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::message::{Fields, Name};
 
@@ -31,11 +33,14 @@ enum Kind {
 }
 
 impl RequestId {
-    /// A new one, a UUIDv7: sorts by time, to the millisecond. Takes no lock, unlike
-    /// [`Uuid::now_v7`].
+    /// A new one, a UUIDv7 (RFC 9562, section 5.7): sorts by time, to the millisecond. It takes no
+    /// lock, and isn't a secret.
     #[must_use]
     pub fn fresh() -> Self {
-        let id = Uuid::new_v7(Timestamp::now(NoContext));
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let mut random = [0; 10];
+        fastrand::fill(&mut random);
+        let id = Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid();
         let mut text = [0; Hyphenated::LENGTH];
         id.hyphenated().encode_lower(&mut text);
         Self(Kind::Fresh(text))
@@ -90,6 +95,8 @@ pub fn settle(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn id(ids: &[&str]) -> String {

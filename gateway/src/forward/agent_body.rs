@@ -19,6 +19,16 @@ pub enum AgentBody {
     Http2(Incoming, Stream),
 }
 
+impl AgentBody {
+    /// All of the body, if it is here.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Http1(body) => body.take_whole(),
+            Self::Http2(body, _) => body.is_end_stream().then(Bytes::new),
+        }
+    }
+}
+
 /// A response's body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentBodyError {

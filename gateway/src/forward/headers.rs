@@ -103,7 +103,7 @@ pub struct RequestContext<'a> {
     /// The request's target as the client sent it.
     pub uri: &'a Uri,
     /// The id of this request, valid.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// Whether an upgrade is passed on: what [`upgrade`] said of the same headers.
     pub upgrade: bool,
 }
@@ -128,7 +128,7 @@ pub fn request(fields: &mut Fields, context: &RequestContext<'_>) {
     set_prefix(fields, context);
     join_cookies(fields);
     fields.push(Name::AgentType, context.agent.agent_type().as_bytes());
-    fields.push(Name::RequestId, context.request_id.as_bytes());
+    fields.push(Name::RequestId, context.request_id);
     fields.push(Name::Via, via(context.version));
 }
 

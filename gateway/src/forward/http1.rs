@@ -171,10 +171,10 @@ impl Http1 {
         read: Read<ResponseHead>,
         upload: Option<Upload>,
     ) -> (ResponseHead, Http1Body) {
-        let Read { head, framing, keep_alive } = read;
+        let Read { head, framing, keep_alive, whole } = read;
         let decoder = Decoder::new(framing);
         let upload = upload.map(|upload| Running::start(upload, Arc::clone(&self.wire)));
-        (head, Http1Body { connection: self, decoder, keep_alive, upload })
+        (head, Http1Body { connection: self, whole, decoder, keep_alive, upload })
     }
 }
 
@@ -224,6 +224,8 @@ impl Drop for Running {
 /// A response's body, read from the socket when it is polled. It owns the connection.
 pub struct Http1Body {
     connection: Http1,
+    /// All of it, where it came with the head, until it is taken.
+    whole: Option<Bytes>,
     decoder: Decoder,
     keep_alive: bool,
     upload: Option<Running>,
@@ -233,9 +235,16 @@ impl Http1Body {
     /// The connection, where it may serve another request: now, or once the request's body has
     /// been sent.
     pub fn into_idle(self) -> Option<Idling> {
-        let Self { connection, decoder, keep_alive, upload } = self;
-        let clean = keep_alive && decoder.is_over() && connection.inbox.is_empty();
+        let Self { connection, whole, decoder, keep_alive, upload } = self;
+        let taken = whole.is_none() && decoder.is_over();
+        let clean = keep_alive && taken && connection.inbox.is_empty();
         clean.then_some(Idling { connection, upload })
+    }
+
+    /// All of the body, if it is here; there may be none.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        let is_here = self.decoder.is_over() && self.upload.is_none();
+        is_here.then(|| self.whole.take().unwrap_or_default())
     }
 
     /// The connection, which is for another protocol from here on.
@@ -287,6 +296,9 @@ impl Body for Http1Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(whole) = this.whole.take() {
+            return Poll::Ready(Some(Ok(Frame::data(whole))));
+        }
         let connection = &mut this.connection;
         let polled = connection.inbox.poll_piece(&connection.wire, &mut this.decoder, cx);
         if this.is_broken_off() {
@@ -296,10 +308,13 @@ impl Body for Http1Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.decoder.is_over() && !self.is_broken_off()
+        self.whole.is_none() && self.decoder.is_over() && !self.is_broken_off()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.decoder.size_hint()
+        match &self.whole {
+            Some(whole) => SizeHint::with_exact(whole.len() as u64),
+            None => self.decoder.size_hint(),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use http::{Method, StatusCode, Uri, Version};
 
 use crate::message::{Fields, Name, RequestHead, ResponseHead};
@@ -79,6 +80,8 @@ pub struct Read<H> {
     pub framing: Framing,
     /// The other side means to go on with the connection (RFC 9112, section 9.3).
     pub keep_alive: bool,
+    /// All of the body, where it came together with the head; nothing follows then.
+    pub whole: Option<Bytes>,
 }
 
 type Parsed<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
@@ -107,7 +110,7 @@ pub fn request(bytes: &[u8], max: usize) -> Result<Option<(Read<RequestHead>, us
     let framing = request_framing(version, &mut fields)?;
     let keep_alive = keeps_alive(version, &fields);
     let head = RequestHead { method, uri, version, fields };
-    Ok(Some((Read { head, framing, keep_alive }, length)))
+    Ok(Some((Read { head, framing, keep_alive, whole: None }, length)))
 }
 
 /// Reads a response's head to a request of method `asked`, as [`request`] does a request's.
@@ -137,7 +140,7 @@ pub fn response(
     let framing = response_framing(asked, status, version, &mut fields)?;
     let keep_alive = framing != Framing::UntilClose && keeps_alive(version, &fields);
     let head = ResponseHead { status, version, fields };
-    Ok(Some((Read { head, framing, keep_alive }, length)))
+    Ok(Some((Read { head, framing, keep_alive, whole: None }, length)))
 }
 
 /// Whether the end of a head may be among `bytes`: a cheap look, so that a head that comes byte

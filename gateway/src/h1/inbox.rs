@@ -13,7 +13,7 @@ use http::Method;
 use http_body::Frame;
 
 use super::decode::{Decoder, Malformed};
-use super::head::{self, Read, Refused};
+use super::head::{self, Framing, Read, Refused};
 use crate::message::{RequestHead, ResponseHead};
 use crate::wire::Wire;
 
@@ -21,7 +21,7 @@ use crate::wire::Wire;
 pub const READ: usize = 128 * 1024;
 /// From here on a piece keeps the buffer that it was read into instead of being copied out of it:
 /// what is pinned is at most four times what is needed.
-const COPIED_MAX: usize = 32 * 1024;
+const COPIED_MAX: u64 = 32 * 1024;
 /// Least room for the rest of something of which a part is here.
 const ROOM_MIN: usize = 4 * 1024;
 
@@ -112,13 +112,13 @@ impl Inbox {
         self.poll_head(wire, max, cx, |bytes| head::response(bytes, asked, max))
     }
 
-    fn poll_head<T>(
+    fn poll_head<H>(
         &mut self,
         wire: &Wire,
         max: usize,
         cx: &mut Context<'_>,
-        parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Refused>,
-    ) -> Poll<Result<Option<T>, HeadError>> {
+        parse: impl Fn(&[u8]) -> Result<Option<(Read<H>, usize)>, Refused>,
+    ) -> Poll<Result<Option<Read<H>>, HeadError>> {
         let mut bytes = std::mem::take(&mut self.bytes);
         let mut found = self.head_in(&mut bytes, max, &parse)?;
         self.keep(bytes);
@@ -136,25 +136,34 @@ impl Inbox {
         Poll::Ready(Ok(found))
     }
 
-    /// Takes a head off the front of `bytes`, if all of it is there.
-    fn head_in<T>(
+    /// Takes a head off the front of `bytes`, if all of it is there; and its body, if that is small
+    /// and all of it there, too.
+    fn head_in<H>(
         &mut self,
         bytes: &mut BytesMut,
         max: usize,
-        parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Refused>,
-    ) -> Result<Option<T>, Refused> {
+        parse: impl Fn(&[u8]) -> Result<Option<(Read<H>, usize)>, Refused>,
+    ) -> Result<Option<Read<H>>, Refused> {
         // An end of up to three bytes may have begun in what was looked at.
         let news = &bytes[self.looked_at.saturating_sub(3)..];
         let soon = bytes.len() <= max && bytes.len() < look_again(self.looked_at);
         if bytes.is_empty() || (self.looked_at > 0 && soon && !head::may_end(news)) {
             return Ok(None);
         }
-        let parsed = parse(bytes)?;
-        self.looked_at = if parsed.is_some() { 0 } else { bytes.len() };
-        Ok(parsed.map(|(head, length)| {
-            bytes.advance(length);
-            head
-        }))
+        let Some((mut read, length)) = parse(bytes)? else {
+            self.looked_at = bytes.len();
+            return Ok(None);
+        };
+        self.looked_at = 0;
+        bytes.advance(length);
+        if let Framing::Length(length @ 1..COPIED_MAX) = read.framing
+            && let Some(body) = bytes.get(..length as usize)
+        {
+            read.whole = Some(Bytes::copy_from_slice(body));
+            read.framing = Framing::Length(0);
+            bytes.advance(length as usize);
+        }
+        Ok(Some(read))
     }
 
     /// The next piece of a body: all data that one read brings; then its trailers, where there are
@@ -237,7 +246,7 @@ fn look_again(looked_at: usize) -> usize {
 
 fn unframe(decoder: &mut Decoder, bytes: &mut BytesMut) -> Result<Bytes, Malformed> {
     let (data, used) = decoder.decode(bytes)?;
-    if data.len() < COPIED_MAX {
+    if (data.len() as u64) < COPIED_MAX {
         let piece = Bytes::copy_from_slice(&bytes[data]);
         bytes.advance(used);
         return Ok(piece);
@@ -258,7 +267,7 @@ fn unframe_all(decoder: &mut Decoder, bytes: &mut BytesMut) -> Result<Bytes, Mal
 
 /// Takes `used` bytes off the front, of which `part` is kept.
 fn carve(bytes: &mut BytesMut, part: std::ops::Range<usize>, used: usize) -> BytesMut {
-    if part.len() < COPIED_MAX {
+    if (part.len() as u64) < COPIED_MAX {
         let kept = BytesMut::from(&bytes[part]);
         bytes.advance(used);
         return kept;

@@ -1,12 +1,10 @@
 //! Heads as they go out. The framing's fields are written from the [`Encoder`]; those that stand in
 //! the map are for others to read, and left out where they would say something else.
 
-use std::io::Write as _;
-
 use http::{StatusCode, Version};
 
 use super::encode::Encoder;
-use crate::message::{Fields, Name, RequestHead, ResponseHead};
+use crate::message::{Fields, Name, Names, RequestHead, ResponseHead};
 
 /// Appends a request's head, of HTTP/1.1, to `host`. Of its target, path and query are written.
 pub fn request(head: &RequestHead, host: &[u8], encoder: &Encoder, out: &mut Vec<u8>) {
@@ -39,22 +37,25 @@ pub fn response(version: Version, head: &ResponseHead, encoder: &Encoder, out: &
 /// `keep_length`: a `content-length` beside no body stays.
 fn fields(fields: &Fields, encoder: &Encoder, keep_length: bool, out: &mut Vec<u8>) {
     let keep_length = keep_length && *encoder == Encoder::Nothing;
-    for line in fields.lines() {
-        let written = match line.known {
-            Some(Name::ContentLength) => keep_length,
-            Some(Name::TransferEncoding) => false,
-            _ => true,
-        };
-        if written {
-            field(line.name, line.value, out);
-        }
-    }
+    fields.write(if keep_length { CODING } else { FRAMING }, out);
     match encoder {
         Encoder::Length(length) => {
-            write!(out, "content-length: {length}\r\n").expect("a vector takes all");
+            out.extend_from_slice(b"content-length: ");
+            decimal(*length, out);
+            out.extend_from_slice(b"\r\n");
         }
         Encoder::Chunked(_) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Encoder::Nothing | Encoder::UntilClose => {}
+    }
+}
+
+const CODING: Names = Names::of(&[Name::TransferEncoding]);
+const FRAMING: Names = Names::of(&[Name::TransferEncoding, Name::ContentLength]);
+
+fn decimal(number: u64, out: &mut Vec<u8>) {
+    let digits = number.checked_ilog10().unwrap_or(0) + 1;
+    for digit in (0..digits).rev() {
+        out.push(b'0' + (number / 10_u64.pow(digit) % 10) as u8);
     }
 }
 
@@ -66,4 +67,18 @@ pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_written_as_others_do() {
+        for number in [0, 1, 9, 10, 99, 100, 1_234_567_890, u64::MAX] {
+            let mut out = Vec::new();
+            decimal(number, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
 }

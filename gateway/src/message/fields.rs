@@ -1,9 +1,10 @@
 //! A message's header fields on their way through: a list in the order of the lines, not a map.
 //!
-//! Nearly every field is passed on as it came, and few are ever asked for. So a field is two places
-//! in the bytes of its head, names that the gateway has to do with are known by number, and what
-//! it adds is put behind. Nothing is hashed, and nothing allocated: the memory of a message that
-//! is gone serves the next one of the thread.
+//! Nearly every field is passed on as it came, and few are ever asked for. So a field is a line among
+//! the bytes of its head, names that the gateway has to do with are known by number, and what it
+//! adds are more lines behind. Nothing is hashed, nothing allocated for each field, and lines that
+//! stand together go out together. The memory of a message that is gone serves the next one of
+//! the thread.
 
 mod name;
 mod spare;
@@ -26,42 +27,44 @@ pub struct Fields {
     present: u64,
 }
 
+/// A line of [`Fields::raw`]: name, colon, blank, value, CR LF. A head is far smaller than 4 GiB.
 #[derive(Debug, Clone, Copy)]
 struct Field {
     known: Option<Name>,
-    name: Span,
-    value: Span,
-}
-
-/// A part of [`Fields::raw`].
-#[derive(Debug, Clone, Copy)]
-struct Span {
+    /// Where the name begins and ends.
     begin: u32,
+    colon: u32,
+    /// Where the value ends.
     end: u32,
 }
 
-impl Span {
-    /// A head is far smaller than 4 GiB.
-    fn new(range: &Range<usize>) -> Self {
-        Self { begin: range.start as u32, end: range.end as u32 }
-    }
-
-    fn of(self, raw: &[u8]) -> &[u8] {
-        &raw[self.begin as usize..self.end as usize]
-    }
-}
+/// What stands between a name and its value, and behind that.
+const COLON: &[u8] = b": ";
+const BREAK: &[u8] = b"\r\n";
 
 impl Field {
+    fn new(known: Option<Name>, name: Range<usize>, end: usize) -> Self {
+        Self { known, begin: name.start as u32, colon: name.end as u32, end: end as u32 }
+    }
+
     fn is(&self, name: Name) -> bool {
         self.known == Some(name)
     }
 
-    fn name<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
-        self.known.map_or_else(|| self.name.of(raw), |known| known.as_str().as_bytes())
+    fn name(self) -> Range<usize> {
+        self.begin as usize..self.colon as usize
     }
 
-    fn line<'a>(&self, raw: &'a [u8]) -> Line<'a> {
-        Line { known: self.known, name: self.name(raw), value: self.value.of(raw) }
+    fn value(self) -> Range<usize> {
+        self.colon as usize + COLON.len()..self.end as usize
+    }
+
+    fn whole(self) -> Range<usize> {
+        self.begin as usize..self.end as usize + BREAK.len()
+    }
+
+    fn line(self, raw: &[u8]) -> Line<'_> {
+        Line { known: self.known, name: &raw[self.name()], value: &raw[self.value()] }
     }
 }
 
@@ -88,11 +91,21 @@ impl Fields {
     /// Adds a line whose name and value stand at these places of the head; both are as RFC 9110
     /// (section 5) has them.
     pub fn read(&mut self, name: Range<usize>, value: Range<usize>) {
-        let (at, value) = (Span::new(&name), Span::new(&value));
-        let name = &mut self.raw[name];
-        name.make_ascii_lowercase();
-        let known = Name::of(name);
-        self.add(Field { known, name: at, value });
+        self.raw[name.clone()].make_ascii_lowercase();
+        let known = Name::of(&self.raw[name.clone()]);
+        let is_plain = self.raw.get(name.end..value.start) == Some(COLON)
+            && self.raw.get(value.end..value.end + BREAK.len()) == Some(BREAK);
+        let field = match is_plain {
+            true => Field::new(known, name, value.end),
+            false => self.put(
+                known,
+                |raw| raw.extend_from_within(name),
+                |raw| {
+                    raw.extend_from_within(value);
+                },
+            ),
+        };
+        self.add(field);
     }
 
     /// Whether there is such a line.
@@ -104,13 +117,13 @@ impl Fields {
     /// The value of the first such line.
     #[must_use]
     pub fn get(&self, name: Name) -> Option<&[u8]> {
-        self.find(name).map(|field| field.value.of(&self.raw))
+        self.find(name).map(|field| &self.raw[field.value()])
     }
 
     /// The values of all such lines.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
         let list = if self.may_have(name) { self.list.as_slice() } else { &[] };
-        list.iter().filter(move |field| field.is(name)).map(|field| field.value.of(&self.raw))
+        list.iter().filter(move |field| field.is(name)).map(|field| &self.raw[field.value()])
     }
 
     /// The first value of a field whose name, in whatever case, the table says.
@@ -125,10 +138,29 @@ impl Fields {
         self.list.iter().map(|field| field.line(&self.raw))
     }
 
+    /// Appends all lines but those of some names.
+    pub fn write(&self, but: Names, out: &mut Vec<u8>) {
+        let mut run = 0..0;
+        let skips = self.may_have_any(but);
+        for field in &self.list {
+            if skips && field.known.is_some_and(|name| but.contains(name)) {
+                continue;
+            }
+            let line = field.whole();
+            if line.start == run.end {
+                run.end = line.end;
+            } else {
+                out.extend_from_slice(&self.raw[run]);
+                run = line;
+            }
+        }
+        out.extend_from_slice(&self.raw[run]);
+    }
+
     /// Adds a line. The value must be fit for one.
     pub fn push(&mut self, name: Name, value: &[u8]) {
-        let value = self.put(value);
-        self.add(Field { known: Some(name), name: value, value });
+        let field = self.known(name, |raw| raw.extend_from_slice(value));
+        self.add(field);
     }
 
     /// Makes this the only line of that name.
@@ -139,9 +171,10 @@ impl Fields {
 
     /// Makes a line with the value of another the only one of its name.
     pub fn copy(&mut self, from: Name, to: Name) {
-        if let Some(value) = self.find(from).map(|field| field.value) {
+        if let Some(value) = self.find(from).map(|field| field.value()) {
             self.remove(to);
-            self.add(Field { known: Some(to), name: value, value });
+            let field = self.known(to, |raw| raw.extend_from_within(value));
+            self.add(field);
         }
     }
 
@@ -180,10 +213,9 @@ impl Fields {
         }
         for at in 0..self.list.len() {
             let field = self.list[at];
-            if let Some(changed) =
-                field.is(name).then(|| change(field.value.of(&self.raw))).flatten()
-            {
-                self.list[at].value = self.put(&changed);
+            let changed = field.is(name).then(|| change(&self.raw[field.value()])).flatten();
+            if let Some(value) = changed {
+                self.list[at] = self.known(name, |raw| raw.extend_from_slice(&value));
             }
         }
     }
@@ -193,10 +225,33 @@ impl Fields {
         self.list.push(field);
     }
 
-    fn put(&mut self, value: &[u8]) -> Span {
+    /// Adds a line. The name is in lower case.
+    fn text(&mut self, name: &str, value: &[u8]) {
+        let (known, name) = (Name::of(name.as_bytes()), name.as_bytes());
+        let field =
+            self.put(known, |raw| raw.extend_from_slice(name), |raw| raw.extend_from_slice(value));
+        self.add(field);
+    }
+
+    /// A line of its own, of a name that is known.
+    fn known(&mut self, name: Name, value: impl FnOnce(&mut Vec<u8>)) -> Field {
+        self.put(Some(name), |raw| raw.extend_from_slice(name.as_str().as_bytes()), value)
+    }
+
+    fn put(
+        &mut self,
+        known: Option<Name>,
+        name: impl FnOnce(&mut Vec<u8>),
+        value: impl FnOnce(&mut Vec<u8>),
+    ) -> Field {
         let begin = self.raw.len();
-        self.raw.extend_from_slice(value);
-        Span::new(&(begin..self.raw.len()))
+        name(&mut self.raw);
+        let colon = self.raw.len();
+        self.raw.extend_from_slice(COLON);
+        value(&mut self.raw);
+        let field = Field::new(known, begin..colon, self.raw.len());
+        self.raw.extend_from_slice(BREAK);
+        field
     }
 
     fn may_have(&self, name: Name) -> bool {
@@ -214,11 +269,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Fields {
     fn from_iter<T: IntoIterator<Item = (&'a str, &'a str)>>(lines: T) -> Self {
         let mut fields = Self::of_head(&[]);
         for (name, value) in lines {
-            let begin = fields.raw.len();
-            fields.raw.extend_from_slice(name.as_bytes());
-            let end = fields.raw.len();
-            fields.raw.extend_from_slice(value.as_bytes());
-            fields.read(begin..end, end..end + value.len());
+            fields.text(&name.to_ascii_lowercase(), value.as_bytes());
         }
         fields
     }
@@ -229,13 +280,7 @@ impl From<&HeaderMap> for Fields {
     fn from(map: &HeaderMap) -> Self {
         let mut fields = Self::of_head(&[]);
         for (name, value) in map {
-            let known = Name::of(name.as_str().as_bytes());
-            let name = match known {
-                Some(_) => Span { begin: 0, end: 0 },
-                None => fields.put(name.as_str().as_bytes()),
-            };
-            let value = fields.put(value.as_bytes());
-            fields.add(Field { known, name, value });
+            fields.text(name.as_str(), value.as_bytes());
         }
         fields
     }

@@ -43,7 +43,8 @@ pub struct Record {
     /// When its head was there.
     pub begun: Instant,
     method: Method,
-    uri: Uri,
+    /// What the client asked for.
+    pub uri: Uri,
     access_log: bool,
     /// The id that goes with the request from end to end.
     pub request_id: RequestId,
@@ -74,7 +75,7 @@ impl Record {
     pub fn new(
         worker: &Rc<Worker>,
         client: &Rc<Client>,
-        (method, uri): (&Method, &Uri),
+        (method, uri): (Method, Uri),
         request_id: RequestId,
         access_log: bool,
     ) -> Self {
@@ -83,8 +84,8 @@ impl Record {
             busy: client.busy(),
             client: Rc::clone(client),
             begun: Instant::now(),
-            method: method.clone(),
-            uri: uri.clone(),
+            method,
+            uri,
             access_log,
             request_id,
             agent: None,

@@ -58,6 +58,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The agent's last byte is here.
+    fn finish(self, worker: &Worker) {
+        health::succeeded(&self.agent, &self.lease);
+        self.keep(worker);
+    }
+
     /// The response is whole: its connection may serve the next request.
     fn keep(self, worker: &Worker) {
         if let AgentBody::Http1(body) = self.incoming {
@@ -118,14 +124,21 @@ pub struct Shape {
 }
 
 impl Reply {
-    /// A response that streams; when there is nothing to stream, the exchange is over already.
+    /// The agent's response. When all of it is here, the exchange is over already.
     #[must_use]
-    pub fn streamed(
-        exchange: Exchange,
-        record: Record,
+    pub fn of(
+        mut exchange: Exchange,
+        mut record: Record,
         (worker, client): (&Rc<Worker>, &Rc<Client>),
         shape: Shape,
     ) -> Self {
+        if let Some(whole) = exchange.incoming.take_whole() {
+            client.until_close.set(false);
+            record.sent = whole.len() as u64;
+            exchange.finish(worker);
+            record.done();
+            return Self::Whole(Some(whole).filter(|whole| !whole.is_empty()));
+        }
         let now = Instant::now();
         let settings = &exchange.agent.settings;
         let events = shape.events.then(|| Events {
@@ -149,10 +162,6 @@ impl Reply {
             exchange: Rc::new(RefCell::new(Some(exchange))),
             watchdog: None,
         };
-        if streamed.is_whole() {
-            streamed.finish();
-            return Self::Whole(None);
-        }
         if !client.is_http1.get() {
             streamed.watch();
         }
@@ -166,8 +175,7 @@ impl Streamed {
         let Some(exchange) = self.exchange.take() else { return };
         self.done = true;
         self.dismiss();
-        health::succeeded(&exchange.agent, &exchange.lease);
-        exchange.keep(&self.worker);
+        exchange.finish(&self.worker);
         self.record.done();
     }
 

@@ -134,7 +134,7 @@ impl Http1 {
         Poll::Ready(())
     }
 
-    fn ask(&mut self, Read { head, framing, keep_alive }: Read<RequestHead>) {
+    fn ask(&mut self, Read { head, framing, keep_alive, whole }: Read<RequestHead>) {
         let asked = Asked {
             method: head.method.clone(),
             version: head.version,
@@ -143,7 +143,11 @@ impl Http1 {
         };
         let go_due =
             asked.version == Version::HTTP_11 && lists(&head.fields, Name::Expect, b"100-continue");
-        let body = self.uplink.body(framing, go_due).map_or(ClientBody::None, ClientBody::Http1);
+        let body = match (self.uplink.body(framing, go_due), whole) {
+            (Some(body), _) => ClientBody::Http1(body),
+            (None, Some(whole)) => ClientBody::Whole(whole),
+            (None, None) => ClientBody::None,
+        };
         let work = Work::begin(&self.worker, &self.client, (head, body));
         self.state = State::Working(asked, work);
     }

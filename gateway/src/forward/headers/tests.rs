@@ -45,7 +45,7 @@ impl Case {
             trusted: self.trusted,
             version: self.version,
             uri: &uri,
-            request_id: "id-1",
+            request_id: b"id-1",
             upgrade: upgrade(self.version, &fields),
         };
         request(&mut fields, &context);

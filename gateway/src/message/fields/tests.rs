@@ -63,3 +63,20 @@ fn a_map_and_back_is_the_same() {
     assert_eq!(map.get_all("set-cookie").iter().count(), 2);
     expect(&Fields::from(&map), &lines);
 }
+
+#[test]
+fn lines_go_out_as_one_however_they_came() {
+    let head = b"Host: a\r\nX-A:  b \r\nvia:c\nTE: d\r\n\r\n";
+    let mut fields = Fields::of_head(head);
+    for (name, value) in [(0..4, 6..7), (9..12, 15..16), (19..22, 23..24), (25..27, 29..30)] {
+        fields.read(name, value);
+    }
+    fields.push(Name::Date, b"e");
+    let written = |but| {
+        let mut out = Vec::new();
+        fields.write(Names::of(but), &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(written(&[]), "host: a\r\nx-a: b\r\nvia: c\r\nte: d\r\ndate: e\r\n");
+    assert_eq!(written(&[Name::Via, Name::Host]), "x-a: b\r\nte: d\r\ndate: e\r\n");
+}
