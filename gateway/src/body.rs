@@ -112,6 +112,8 @@ struct Inner {
     attempts: u32,
     /// Who waits for more in the latest attempt.
     waiting: Option<Waker>,
+    /// Pieces of `kept` that were looked at before any attempt.
+    peeked: usize,
     /// Pieces of `kept` that the latest attempt has taken.
     sent: usize,
     /// Something passed that was not kept.
@@ -153,6 +155,7 @@ impl Source {
             kept_bytes,
             attempts: 0,
             waiting: None,
+            peeked: 0,
             sent: 0,
             lost: false,
             trailers: None,
@@ -268,7 +271,7 @@ impl Source {
     /// # Errors
     /// As [`Source::fault`].
     pub async fn peek(&self) -> Result<Option<Bytes>, Error> {
-        let piece = std::future::poll_fn(|cx| self.0.borrow_mut().poll_receive(cx, true)).await;
+        let piece = std::future::poll_fn(|cx| self.0.borrow_mut().poll_peek(cx)).await;
         match piece {
             Some(Ok(Piece::Data(data))) => Ok(Some(data)),
             Some(Ok(Piece::Trailers)) | None => Ok(None),
@@ -316,6 +319,18 @@ enum Piece {
 }
 
 impl Inner {
+    /// The next piece for who looks: what is here, then what comes.
+    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Code>>> {
+        let polled = match self.kept.get(self.peeked) {
+            Some(piece) => Poll::Ready(Some(Ok(Piece::Data(piece.clone())))),
+            None => self.poll_receive(cx, true),
+        };
+        if let Poll::Ready(Some(Ok(Piece::Data(_)))) = polled {
+            self.peeked += 1;
+        }
+        polled
+    }
+
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,

@@ -72,6 +72,17 @@ impl Wire {
         }
     }
 
+    /// The same where nobody else reads: a side that is closed can be read, too, and mostly nothing
+    /// can, which costs less to ask. `closed` is [`Wire::closed_by_peer`].
+    pub fn poll_closed_unread(
+        &self,
+        closed: Pin<&mut impl Future<Output = ()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        ready!(self.stream.poll_read_ready(cx)).ok();
+        closed.poll(cx)
+    }
+
     /// How often everything that was to be sent was handed to the kernel.
     #[must_use]
     pub fn flushes(&self) -> u64 {

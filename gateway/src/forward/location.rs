@@ -103,7 +103,7 @@ impl Place<'_> {
             path.strip_prefix(mount)
                 .is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?' | b'#')))
         };
-        below(self.mount.as_bytes()) || self.prefix.is_some_and(|prefix| below(prefix))
+        below(self.mount.as_bytes()) || self.prefix.is_some_and(below)
     }
 
     /// Whether an authority is the endpoint's; its port may be left out where the scheme says it.

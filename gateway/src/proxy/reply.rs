@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -83,7 +83,7 @@ pub struct Streamed {
     client: Rc<Client>,
     events: Option<Events>,
     /// Clocks: one timer for whichever is next, made when there is first something to wait for.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     idle_timeout: Duration,
     last_piece: Instant,
     /// [`Wire::flushes`] when something was last given to the connection.
@@ -91,6 +91,30 @@ pub struct Streamed {
     ending: Option<Ending>,
     /// The agent's last byte was given to the connection.
     done: bool,
+}
+
+/// A timer, and who is woken by it: until then there is nothing to ask it.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    wakes: Waker,
+}
+
+impl Timer {
+    fn new(due: Instant) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep_until(due)), wakes: Waker::noop().clone() }
+    }
+
+    /// Ready when `due` has come, or an earlier time that it was set to.
+    fn poll(&mut self, due: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let set = self.sleep.deadline();
+        if set > due || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(due);
+        } else if now < set && self.wakes.will_wake(cx.waker()) {
+            return Poll::Pending;
+        }
+        self.wakes.clone_from(cx.waker());
+        self.sleep.as_mut().poll(cx)
+    }
 }
 
 /// HTTP/2: nobody polls a body that its client does not read, and nobody but us knows of the drain.
@@ -239,11 +263,8 @@ impl Streamed {
             let Some(next) = self.next_clock(now).filter(|next| *next > now) else {
                 return Poll::Ready(now);
             };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
-            if timer.deadline() > next || timer.is_elapsed() {
-                timer.as_mut().reset(next);
-            }
-            ready!(timer.as_mut().poll(cx));
+            let timer = self.timer.get_or_insert_with(|| Timer::new(next));
+            ready!(timer.poll(next, now, cx));
         }
     }
 

@@ -163,6 +163,11 @@ trait Connection {
     fn is_read(&self) -> bool {
         true
     }
+
+    /// HTTP/1: there is no body that another task may be reading.
+    fn reads_alone(&self) -> bool {
+        false
+    }
 }
 
 struct Http2<C>(C);
@@ -182,6 +187,10 @@ impl Connection for Http1 {
 
     fn is_read(&self) -> bool {
         Self::is_read(self)
+    }
+
+    fn reads_alone(&self) -> bool {
+        Self::reads_alone(self)
     }
 }
 
@@ -267,9 +276,16 @@ impl<C: Connection> Served<C> {
                 if self.connection.poll(cx).is_ready() {
                     return Poll::Ready(Ended::ByHttp);
                 }
+                let is_read = self.connection.is_read();
                 // HTTP/2 is read all the time, so hyper sees it by itself.
-                is_gone = is_gone || (is_http1 && gone.as_mut().poll(cx).is_ready());
-                let outlives = self.client.outlives_client.get() && !self.connection.is_read();
+                if is_http1 && !is_gone {
+                    let gone = gone.as_mut();
+                    is_gone = match self.connection.reads_alone() {
+                        true => wire.poll_closed_unread(gone, cx).is_ready(),
+                        false => gone.poll(cx).is_ready(),
+                    };
+                }
+                let outlives = self.client.outlives_client.get() && !is_read;
                 if is_gone && !outlives {
                     return Poll::Ready(Ended::ByUs);
                 }

@@ -125,6 +125,11 @@ impl Http1 {
         !matches!(self.state, State::Working(..)) || self.uplink.is_read()
     }
 
+    /// Whether nobody else reads from the socket: there is no body, or it was read.
+    pub(super) fn reads_alone(&self) -> bool {
+        self.uplink.is_read()
+    }
+
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.uplink.poll_head(self.max_header_bytes, cx)) {
             Ok(Some(head)) => self.ask(head),
