@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::body::{RequestBody, Source, while_reading};
 use crate::error::{Code, Error};
-use crate::message::{RequestHead, ResponseHead};
+use crate::message::{OutgoingHead, ResponseHead};
 use crate::pool::Endpoint;
 pub use agent_body::AgentBody;
 use clock::Clock;
@@ -107,7 +107,7 @@ impl Failure {
 ///
 /// # Errors
 /// Which clock fired or what broke, and what may be tried then.
-pub async fn exchange(terms: &Terms<'_>, head: &RequestHead) -> Result<Answer, Failure> {
+pub async fn exchange(terms: &Terms<'_>, head: &OutgoingHead) -> Result<Answer, Failure> {
     loop {
         let connection = match terms.connections.idle(terms.endpoint, &terms.settings.keepalive) {
             Some(connection) => connection,
@@ -195,7 +195,7 @@ fn total_timeout(terms: &Terms<'_>) -> Failure {
 async fn send(
     terms: &Terms<'_>,
     connection: Connection,
-    head: &RequestHead,
+    head: &OutgoingHead,
 ) -> Result<Answer, Failure> {
     let begun = Instant::now();
     let (head, body) = match connection {
@@ -209,7 +209,7 @@ async fn send(
 async fn send1(
     terms: &Terms<'_>,
     mut http1: Http1,
-    head: &RequestHead,
+    head: &OutgoingHead,
     begun: Instant,
 ) -> Result<(ResponseHead, AgentBody), Failure> {
     let before = http1.received();
@@ -234,7 +234,7 @@ async fn send1(
 async fn send2(
     terms: &Terms<'_>,
     http2: Http2,
-    head: &RequestHead,
+    head: &OutgoingHead,
     begun: Instant,
 ) -> Result<(ResponseHead, AgentBody), Failure> {
     let mut stream = http2.stream();
@@ -380,7 +380,7 @@ fn is_refused_stream(error: &hyper::Error) -> bool {
     })
 }
 
-fn for_http2(head: &RequestHead, terms: &Terms<'_>) -> Request<RequestBody> {
+fn for_http2(head: &OutgoingHead, terms: &Terms<'_>) -> Request<RequestBody> {
     let mut request = Request::new(terms.source.attempt());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
@@ -388,8 +388,7 @@ fn for_http2(head: &RequestHead, terms: &Terms<'_>) -> Request<RequestBody> {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
     parts.authority = Some(terms.endpoint.authority.clone());
-    let path = head.uri.path_and_query().cloned();
-    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    parts.path_and_query = PathAndQuery::try_from(&*head.target).ok();
     *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
     request
 }

@@ -19,6 +19,17 @@ pub struct RequestHead {
     pub fields: Fields,
 }
 
+/// A request's head on its way to an agent. Which replica is asked stands nowhere in it.
+#[derive(Debug)]
+pub struct OutgoingHead {
+    /// What is to be done.
+    pub method: Method,
+    /// With what: path and query, as they can stand in a request.
+    pub target: Box<str>,
+    /// Everything else.
+    pub fields: Fields,
+}
+
 /// A response's head.
 #[derive(Debug)]
 pub struct ResponseHead {

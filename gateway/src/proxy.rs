@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
@@ -27,7 +26,7 @@ use crate::admission::sleep::Mode;
 use crate::body::{ClientBody, Limits, Source, sse, too_large, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
-use crate::message::{Fields, Name, RequestHead, ResponseHead};
+use crate::message::{Fields, Name, OutgoingHead, RequestHead, ResponseHead};
 use crate::pool::now_ms;
 use crate::request_id::RequestId;
 use crate::router::type_of_body::{BodyError, Scanner};
@@ -142,7 +141,7 @@ enum Handled {
 /// The head's target stands in the record.
 async fn handle(
     call: &Call,
-    (mut head, incoming): (RequestHead, ClientBody),
+    (head, incoming): (RequestHead, ClientBody),
     record: &mut Record,
 ) -> Result<Handled, Error> {
     let upgrade = headers::upgrade(head.version, &head.fields);
@@ -165,7 +164,7 @@ async fn handle(
     let agent = agent.latest(&call.worker.view);
     let deadline = Instant::now() + agent.settings.timeout;
     let session = session(&agent, &head.fields);
-    outgoing(call, &agent, (&mut head, path), door, record, upgrade);
+    let head = outgoing(call, &agent, (head, path), door, record, upgrade);
     let prefix = foreign_prefix(call, &head);
     let attempts = Attempts {
         agent,
@@ -209,8 +208,20 @@ fn well_formed(head: &RequestHead) -> Result<(), Error> {
 
 /// Whether these may be the characters of a host and a port (RFC 3986, section 3.2.2).
 fn is_authority(host: &[u8]) -> bool {
-    let is_known = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(b);
-    host.iter().all(is_known)
+    const KNOWN: [bool; 256] = {
+        let (mut known, mut b) = ([false; 256], 0);
+        while b < known.len() {
+            known[b] = (b as u8).is_ascii_alphanumeric();
+            b += 1;
+        }
+        let (others, mut at) = (b"-._~!$&'()*+,;=:[]%", 0);
+        while at < others.len() {
+            known[others[at] as usize] = true;
+            at += 1;
+        }
+        known
+    };
+    host.iter().all(|b| KNOWN[usize::from(*b)])
 }
 
 /// What is allowed of a body before its agent is known; the agent's own bound follows.
@@ -399,23 +410,24 @@ fn no_endpoint(agent: &Agent) -> Error {
 fn outgoing(
     call: &Call,
     agent: &Agent,
-    (head, path): (&mut RequestHead, PathAndQuery),
+    (head, target): (RequestHead, Box<str>),
     door: Door,
     record: &Record,
     upgrade: bool,
-) {
-    head.uri = Uri::from(path);
+) -> OutgoingHead {
+    let RequestHead { method, version, mut fields, .. } = head;
     let context = headers::RequestContext {
         agent: &agent.headers,
         mounted: door.is_mount(),
         peer: &call.client.peer,
         trusted: call.current.trusted.contains(call.client.peer.ip()),
-        version: head.version,
+        version,
         uri: &record.uri,
         request_id: record.request_id.as_bytes(),
         upgrade,
     };
-    headers::request(&mut head.fields, &context);
+    headers::request(&mut fields, &context);
+    OutgoingHead { method, target, fields }
 }
 
 /// The session that affinity goes by, where it is on and the request has one.
@@ -425,7 +437,7 @@ fn session(agent: &Agent, fields: &Fields) -> Option<Bytes> {
 }
 
 /// The prefix that the agent was told, where a proxy before us may have one of its own.
-fn foreign_prefix(call: &Call, head: &RequestHead) -> Option<Bytes> {
+fn foreign_prefix(call: &Call, head: &OutgoingHead) -> Option<Bytes> {
     let trusted = call.current.trusted.contains(call.client.peer.ip());
     let prefix = if trusted { head.fields.get(Name::ForwardedPrefix) } else { None };
     prefix.map(Bytes::copy_from_slice)

@@ -25,6 +25,9 @@ pub const KNOWN_LISTED: usize = 50;
 /// How much of a name that a client made up is repeated to it, bytes.
 const NAME_SHOWN: usize = 80;
 
+/// A target is shorter than that, bytes: as long as the type of URIs that we parse with can hold.
+const TARGET_MAX: usize = u16::MAX as usize;
+
 /// What `POST /invoke` names its agent with.
 const QUERY_PARAMETER: &str = "agent";
 
@@ -60,7 +63,7 @@ pub struct Target {
     pub index: u32,
     /// Path and query for the agent: after the mount, renamed where the table says so, otherwise
     /// byte for byte what the client sent.
-    pub path: PathAndQuery,
+    pub path: Box<str>,
     /// The way it came.
     pub door: Door,
 }
@@ -224,8 +227,8 @@ impl Routes {
     /// When there is no such agent.
     pub fn named(&self, name: &str, uri: &Uri) -> Result<Route, RouteError> {
         let index = self.lookup(name).ok_or_else(|| self.unknown(name.as_bytes()))?;
-        let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/invoke"));
-        let path = self.renamed(index, path)?;
+        let path = uri.path_and_query().map_or("/invoke", PathAndQuery::as_str);
+        let path = self.renamed(index, path.into())?;
         Ok(Route::Agent(Target { index, path, door: Door::Invoke }))
     }
 
@@ -262,16 +265,17 @@ impl Routes {
     }
 
     /// The path under the name that the agent knows it by.
-    fn renamed(&self, index: u32, path: PathAndQuery) -> Result<PathAndQuery, RouteError> {
-        let Some(target) =
-            self.renames[index as usize].as_ref().and_then(|renames| renames.get(path.path()))
-        else {
-            return Ok(path);
-        };
-        let Some(query) = path.query() else { return Ok(target.clone()) };
+    fn renamed(&self, index: u32, asked: Box<str>) -> Result<Box<str>, RouteError> {
+        let Some(renames) = &self.renames[index as usize] else { return Ok(asked) };
+        let (path, query) = asked.split_once('?').map_or((&*asked, None), |(p, q)| (p, Some(q)));
+        let Some(target) = renames.get(path) else { return Ok(asked) };
+        let Some(query) = query else { return Ok(target.as_str().into()) };
         let joint = if target.query().is_some() { '&' } else { '?' };
-        PathAndQuery::try_from(format!("{target}{joint}{query}"))
-            .map_err(|_| RouteError::BadPath("is too long once it is renamed"))
+        let renamed = format!("{target}{joint}{query}");
+        match renamed.len() {
+            ..TARGET_MAX => Ok(renamed.into()),
+            _ => Err(RouteError::BadPath("is too long once it is renamed")),
+        }
     }
 
     /// Everything that the client should know about a type that isn't there.
@@ -297,14 +301,9 @@ fn read_only(method: &Method, route: Route) -> Result<Route, RouteError> {
 }
 
 /// What is left of the request's target after the first `mount` bytes, which are a mount.
-fn after_mount(uri: &Uri, mount: usize) -> PathAndQuery {
+fn after_mount(uri: &Uri, mount: usize) -> Box<str> {
     let rest = uri.path_and_query().map_or("", |whole| &whole.as_str()[mount..]);
-    let path = match rest.as_bytes().first() {
-        None => return PathAndQuery::from_static("/"),
-        Some(b'/') => PathAndQuery::try_from(rest),
-        Some(_) => PathAndQuery::try_from(format!("/{rest}")),
-    };
-    path.expect("a part of a valid target is a valid target")
+    if rest.starts_with('/') { rest.into() } else { format!("/{rest}").into() }
 }
 
 /// The names in `x-agent-type`: several lines and a list in one line are the same thing

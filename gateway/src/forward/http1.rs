@@ -22,7 +22,7 @@ use self::upload::{Upload, UploadError};
 use super::clock::Clock;
 use crate::body::RequestBody;
 use crate::h1::{BodyError, Decoder, HeadError, Inbox, Read};
-use crate::message::{RequestHead, ResponseHead};
+use crate::message::{OutgoingHead, ResponseHead};
 use crate::wire::{Socket, Wire};
 
 /// Largest response head that is read.
@@ -115,7 +115,7 @@ impl Http1 {
     /// See [`SendError`].
     pub async fn send(
         &mut self,
-        head: &RequestHead,
+        head: &OutgoingHead,
         host: &[u8],
         body: RequestBody,
     ) -> Result<(Read<ResponseHead>, Option<Upload>), SendError> {

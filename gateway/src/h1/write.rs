@@ -4,14 +4,13 @@
 use http::{StatusCode, Version};
 
 use super::encode::Encoder;
-use crate::message::{Fields, Name, Names, RequestHead, ResponseHead};
+use crate::message::{Fields, Name, Names, OutgoingHead, ResponseHead};
 
-/// Appends a request's head, of HTTP/1.1, to `host`. Of its target, path and query are written.
-pub fn request(head: &RequestHead, host: &[u8], encoder: &Encoder, out: &mut Vec<u8>) {
+/// Appends a request's head, of HTTP/1.1, to `host`.
+pub fn request(head: &OutgoingHead, host: &[u8], encoder: &Encoder, out: &mut Vec<u8>) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(head.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     field(b"host", host, out);
     fields(&head.fields, encoder, false, out);

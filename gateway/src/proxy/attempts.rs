@@ -17,7 +17,7 @@ use super::{Call, hopeful, stand_in_line};
 use crate::body::{Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Chance, Failure, Terms};
-use crate::message::{Name, RequestHead, ResponseHead};
+use crate::message::{Name, OutgoingHead, ResponseHead};
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
 use crate::{health, proxy::worker::Client, retry};
@@ -34,7 +34,7 @@ pub(super) struct Attempts {
     /// The request's body.
     pub source: Source,
     /// The request's head.
-    pub head: RequestHead,
+    pub head: OutgoingHead,
     /// What affinity goes by.
     pub session: Option<Bytes>,
     /// When the total clock fires.

@@ -9,7 +9,7 @@ use http_body::{Body, Frame};
 
 use crate::body::RequestBody;
 use crate::h1::{Encoder, Outbox, write};
-use crate::message::RequestHead;
+use crate::message::OutgoingHead;
 use crate::wire::Wire;
 
 /// What could not be sent.
@@ -34,7 +34,7 @@ pub struct Upload {
 
 impl Upload {
     /// Of a request to `host`.
-    pub(super) fn new(head: &RequestHead, host: &[u8], body: RequestBody) -> Self {
+    pub(super) fn new(head: &OutgoingHead, host: &[u8], body: RequestBody) -> Self {
         let exact = body.size_hint().exact();
         let encoder = Encoder::for_request(&head.method, &head.fields, exact);
         let mut outbox = Outbox::default();
