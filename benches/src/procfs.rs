@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// Processor time of all threads of a process so far, in microseconds (`schedstat`, which counts
 /// nanoseconds; a thread that has ended no longer counts, and a gateway's don't end).
@@ -9,12 +10,29 @@ use std::io;
 /// # Errors
 /// When the process has ended.
 pub fn cpu_us(pid: u32) -> io::Result<f64> {
-    let mut nanoseconds = 0_u64;
+    fs::read_dir(format!("/proc/{pid}/task"))?.map(|task| thread_cpu_us(&task?.path())).sum()
+}
+
+/// Processor time so far of each thread of a process whose name begins so, in microseconds; in the
+/// order of their ids.
+///
+/// # Errors
+/// When the process has ended.
+pub fn threads_cpu_us(pid: u32, name: &str) -> io::Result<Vec<f64>> {
+    let mut threads = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-        nanoseconds += stat.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        let task = task?.path();
+        if fs::read_to_string(task.join("comm"))?.starts_with(name) {
+            threads.push((task.clone(), thread_cpu_us(&task)?));
+        }
     }
-    Ok(nanoseconds as f64 / 1000.0)
+    threads.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(threads.into_iter().map(|(_, used)| used).collect())
+}
+
+fn thread_cpu_us(task: &Path) -> io::Result<f64> {
+    let stat = fs::read_to_string(task.join("schedstat"))?;
+    Ok(stat.split(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1000.0)
 }
 
 /// Resident memory of a process, in KiB.

@@ -4,6 +4,7 @@ mod cancel;
 mod cost;
 mod latency;
 mod process;
+mod spread;
 
 use std::io;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub(crate) const ALL: &[Measure] = &[
     ("stream", |yard| Box::pin(latency::events(yard))),
     ("post", |yard| Box::pin(latency::small_post(yard))),
     ("cpu-post", |yard| Box::pin(cost::cpu_of_a_post(yard))),
+    ("spread", |yard| Box::pin(spread::over_workers(yard))),
+    ("short", |yard| Box::pin(spread::short(yard))),
     ("cpu-token", |yard| Box::pin(cost::cpu_of_a_token(yard))),
     ("cpu-body", |yard| Box::pin(cost::cpu_of_a_body(yard))),
     ("memory", |yard| Box::pin(cost::memory_of_a_stream(yard))),

@@ -33,6 +33,8 @@ pub enum Code {
     NotFound,
     /// The path exists, the method doesn't.
     MethodNotAllowed,
+    /// The request's head was not complete in time.
+    HeaderTimeout,
     /// The request's body stopped coming.
     BodyTimeout,
     /// The request's body is larger than the agent takes.
@@ -79,7 +81,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::BadPath,
         Self::NoAgent,
@@ -88,6 +90,7 @@ impl Code {
         Self::UnknownAgent,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::HeaderTimeout,
         Self::BodyTimeout,
         Self::BodyTooLarge,
         Self::TargetTooLong,
@@ -152,6 +155,7 @@ impl Code {
             Self::UnknownAgent => (404, "unknown-agent", "destination_not_found", "Unknown agent"),
             Self::NotFound => (404, "not-found", "destination_not_found", "Not found"),
             Self::MethodNotAllowed => (405, "method-not-allowed", "http_request_error", "Method not allowed"),
+            Self::HeaderTimeout => (408, "header-timeout", "http_request_error", "The request's head did not come in time"),
             Self::BodyTimeout => (408, "body-timeout", "http_request_error", "The request's body stopped coming"),
             Self::BodyTooLarge => (413, "body-too-large", "http_request_error", "The request's body is too large"),
             Self::TargetTooLong => (414, "target-too-long", "http_request_error", "The request's target is too long"),

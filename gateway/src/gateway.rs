@@ -5,7 +5,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{Discovery, Status, kubernetes};
 use crate::metrics::Metrics;
 use crate::reload::Reload;
+use crate::serve::handover::{self, Handover};
 use crate::shared::{Phase, Shared};
 use crate::table::Tables;
 use crate::{connections, health, serve};
@@ -161,12 +161,8 @@ impl Gateway {
         let found = discovery.find(&table);
         let tables = Tables::new(Arc::clone(&table), &found, Arc::clone(&metrics))
             .map_err(|error| BindError::Unsupported(error.to_string()))?;
-        let shared = Arc::new(Shared {
-            tables: Arc::new(tables),
-            metrics,
-            connections: AtomicUsize::new(0),
-            max_connections: connections_max(table.gateway.max_connections),
-        });
+        let max = connections_max(table.gateway.max_connections);
+        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, workers, max));
         if discovery.cluster().is_some() {
             duties::prepare(&shared);
         }
@@ -224,8 +220,9 @@ impl Gateway {
         let workers: Vec<_> = self
             .listeners
             .into_iter()
+            .zip(handover::between(&self.shared.loads))
             .enumerate()
-            .map(|(n, listener)| start_worker(n, listener, &self.shared, &phase))
+            .map(|(n, doors)| start_worker(n, doors, &self.shared, &phase))
             .collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -276,14 +273,14 @@ type WorkerThread = JoinHandle<io::Result<usize>>;
 
 fn start_worker(
     n: usize,
-    listener: TcpListener,
+    (listener, handover): (TcpListener, Handover),
     shared: &Arc<Shared>,
     phase: &watch::Sender<Phase>,
 ) -> WorkerThread {
     let (shared, phase) = (Arc::clone(shared), phase.subscribe());
     std::thread::Builder::new()
         .name(format!("worker-{n}"))
-        .spawn(move || serve::worker(listener, shared, phase))
+        .spawn(move || serve::worker(listener, handover, shared, phase))
         .expect("a thread for a worker")
 }
 

@@ -121,6 +121,13 @@ impl Metrics {
         self.recorder.register_gauge(&Key::from_parts("switchyard_endpoints", labels), &METADATA)
     }
 
+    /// `switchyard_worker_connections{worker}`.
+    pub fn worker_connections(&self, worker: usize) -> Gauge {
+        let labels = vec![Label::new("worker", worker.to_string())];
+        let key = Key::from_parts("switchyard_worker_connections", labels);
+        self.recorder.register_gauge(&key, &METADATA)
+    }
+
     /// A table is in force from now on. `hash` is hexadecimal.
     pub fn took(&self, generation: u64, hash: &str) {
         self.generation.set(generation as f64);
@@ -226,6 +233,7 @@ fn describe(recorder: &PrometheusRecorder) {
     gauge("switchyard_config_map_age_seconds", Unit::Seconds, "How long the table's ConfigMap could not be followed; 0 while it is");
     gauge("switchyard_gateways", Unit::Count, "Gateways of the cluster that are heard, this one included");
     gauge("switchyard_connections", Unit::Count, "Open client connections");
+    gauge("switchyard_worker_connections", Unit::Count, "Open client connections of a worker");
     gauge("switchyard_log_lines_dropped", Unit::Count, "Log lines dropped because the writer could not keep up");
     gauge("switchyard_build_info", Unit::Count, "1, with the version as a label");
 }

@@ -2,19 +2,24 @@
 
 mod connection;
 mod date;
+pub mod handover;
 mod http1;
 mod work;
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use self::handover::{Arrival, Handover, Outward};
 use crate::error::{Code, Error};
 use crate::proxy::worker::{Client, Worker};
 use crate::shared::{Phase, Shared};
@@ -66,30 +71,34 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// When the runtime can't be made.
 pub fn worker(
     listener: TcpListener,
+    handover: Handover,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
 ) -> io::Result<usize> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        #[expect(deprecated, reason = "what replaces it is unsafe, for types that change their fd")]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         let view = View::new(Arc::clone(&shared.tables));
         let worker = Worker::new(view, Arc::clone(&shared.metrics));
-        Ok(run(listener, shared, worker, phase).await)
+        let Handover { outward, inward } = handover;
+        Ok(run(listener, inward, Entrance { worker, shared, outward }, phase).await)
     })
 }
 
 async fn run(
-    listener: tokio::net::TcpListener,
-    shared: Arc<Shared>,
-    worker: Rc<Worker>,
+    listener: AsyncFd<TcpListener>,
+    mut inward: mpsc::Receiver<Arrival>,
+    entrance: Entrance,
     mut phase: watch::Receiver<Phase>,
 ) -> usize {
-    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+    let worker = &entrance.worker;
+    let sweeper = tokio::task::spawn_local(sweep(Rc::clone(worker)));
     let accepting = async {
         loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => take(&shared, &worker, stream, peer),
+            match listener.async_io(Interest::READABLE, accept).await {
+                Ok((stream, peer)) => entrance.admit(stream, peer, entrance.outward.choose()),
                 Err(error) => pause(&error).await,
             }
         }
@@ -100,6 +109,7 @@ async fn run(
         loop {
             tokio::select! {
                 () = &mut accepting, if !starting => {}
+                Some(arrival) = inward.recv() => entrance.serve(arrival),
                 changed = phase.changed() => {
                     if changed.is_err() {
                         // Killed: nobody waits for this thread any more.
@@ -115,38 +125,84 @@ async fn run(
             }
         }
     }
-    close(listener, &shared, &worker).await;
+    // From here on the others keep what they accept; what they have handed over by now is taken.
+    inward.close();
+    while let Some(arrival) = inward.recv().await {
+        entrance.serve(arrival);
+    }
+    close(listener.into_inner(), &entrance).await;
     worker.draining.set(true);
     worker.changed.notify_waiters();
-    let cut = drained(&worker, phase).await;
+    let cut = drained(worker, phase).await;
     sweeper.abort();
     cut
 }
 
+/// Where a worker's connections come in.
+struct Entrance {
+    worker: Rc<Worker>,
+    shared: Arc<Shared>,
+    outward: Outward,
+}
+
+impl Entrance {
+    /// Admits a connection: `chosen` serves it, or this worker, where there is none.
+    fn admit(&self, stream: std::net::TcpStream, peer: SocketAddr, chosen: Option<usize>) {
+        let arrival = Arrival { stream, peer, connected: self.outward.connected(chosen) };
+        if self.shared.is_crowded() {
+            return shed(&arrival.stream, &self.worker);
+        }
+        let Some(chosen) = chosen else { return self.serve(arrival) };
+        if let Err(back) = self.outward.send(chosen, arrival) {
+            self.serve(Arrival { connected: self.outward.connected(None), ..back });
+        }
+    }
+
+    /// Serves a connection here.
+    fn serve(&self, Arrival { stream, peer, connected }: Arrival) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection can't be served"),
+        };
+        let (worker, open) = (Rc::clone(&self.worker), self.worker.open());
+        let client = Client::new(peer, Wire::new(stream), connected);
+        tokio::task::spawn_local(async move {
+            let _until_the_end = open;
+            connection::run(worker, client).await;
+        });
+    }
+}
+
+/// Accepts a connection, but leaves it to who serves it to wait for what comes on it.
+fn accept(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // It has none when it was reset meanwhile.
+    Ok((socket.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
+}
+
 /// Takes what sits in the accept queue, which closing the listener would reset, and closes it.
-async fn close(listener: tokio::net::TcpListener, shared: &Arc<Shared>, worker: &Rc<Worker>) {
+async fn close(listener: TcpListener, entrance: &Entrance) {
     refuse_new(&listener);
-    let Ok(listener) = listener.into_std() else { return };
     let mut empty = false;
     // Handshakes that were under way end within a round trip; a moment without any is enough.
     for _ in 0..HANDSHAKE_LOOKS {
-        let before = worker.opened();
-        while let Ok((stream, peer)) = listener.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            let Ok(stream) = stream else { continue };
-            take(shared, worker, stream, peer);
+        let before = entrance.worker.opened();
+        while let Ok((stream, peer)) = accept(&listener) {
+            entrance.admit(stream, peer, None);
         }
-        if empty && worker.opened() == before {
+        if empty && entrance.worker.opened() == before {
             return;
         }
-        empty = worker.opened() == before;
+        empty = entrance.worker.opened() == before;
         tokio::time::sleep(HANDSHAKE_PAUSE).await;
     }
 }
 
 /// Drops new SYNs from here on, so that no handshake is completed that nobody will accept; clients
 /// repeat theirs after a second, and find the port closed or another gateway.
-fn refuse_new(listener: &tokio::net::TcpListener) {
+fn refuse_new(listener: &TcpListener) {
     // The filter sees the TCP header: byte 13 holds the flags (RFC 9293, section 3.1).
     let drop_syn = [
         SockFilter::new(BPF_LOAD_BYTE, 0, 0, 13),
@@ -211,21 +267,8 @@ async fn pause(error: &io::Error) {
     }
 }
 
-fn take(shared: &Arc<Shared>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let connected = shared.connected();
-    let wire = Wire::new(stream);
-    if shared.is_crowded() {
-        return shed(&wire, worker);
-    }
-    let (worker, open) = (Rc::clone(worker), worker.open());
-    tokio::task::spawn_local(async move {
-        let _until_the_end = open;
-        connection::run(worker, Client::new(peer, wire, connected)).await;
-    });
-}
-
 /// Answers one connection too many before it has said anything.
-fn shed(wire: &Wire, worker: &Worker) {
+fn shed(stream: &std::net::TcpStream, worker: &Worker) {
     let error = Error::new(Code::Overloaded, "the gateway has as many connections as it can hold");
     worker.metrics.unrouted(Code::Overloaded);
     let id = crate::request_id::RequestId::fresh();
@@ -241,6 +284,6 @@ fn shed(wire: &Wire, worker: &Worker) {
     let body = String::from_utf8_lossy(response.body());
     text += &format!("content-length: {}\r\n\r\n{body}", body.len());
     // A socket that takes not even this is not worth waiting for.
-    let _ = wire.stream().try_write(text.as_bytes());
-    wire.close_write();
+    let _ = (&mut &*stream).write(text.as_bytes());
+    let _ = stream.shutdown(Shutdown::Write);
 }

@@ -1,7 +1,6 @@
 //! `/metrics`: the registry as Prometheus text, with gauges read from the live counts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
@@ -43,7 +42,10 @@ impl Gauges {
     /// Sets all gauges from the live counts.
     pub(super) fn read(&self, shared: &Shared, discovery: &Status, board: &Board) {
         shared.metrics.discovery_age.set(discovery.age().as_secs_f64());
-        shared.metrics.connections.set(shared.connections.load(Relaxed) as f64);
+        shared.metrics.connections.set(shared.connections() as f64);
+        for (worker, load) in shared.loads.iter().enumerate() {
+            shared.metrics.worker_connections(worker).set(load.connections() as f64);
+        }
         let overall = board.overall();
         shared.metrics.gateways.set(overall.gateways as f64);
         let now = counts(shared, &overall);

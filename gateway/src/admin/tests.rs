@@ -1,7 +1,7 @@
 //! What operators are told, asked of the router itself.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -14,6 +14,7 @@ use crate::discovery;
 use crate::discovery::managed::{self, ManagedAgent, Replica};
 use crate::error::Code;
 use crate::metrics::{Metrics, Outcome};
+use crate::shared::Connected;
 use crate::table::{Refused, Tables};
 
 const QA: &str = "[agents.qa]\ndescription = \"Answers\"\nendpoints = [\"http://127.0.0.1:1\"]\n";
@@ -25,6 +26,7 @@ struct Yard {
     phase: watch::Sender<Phase>,
     fleet: watch::Sender<Arc<Fleet>>,
     router: Router,
+    _connected: [Connected; 3],
 }
 
 struct Reply {
@@ -48,12 +50,8 @@ impl Yard {
         let (table, metrics) = (parse(text), Arc::new(Metrics::new()));
         let found = managed::find(&table, &Fleet::new());
         let tables = Tables::new(table, &found, Arc::clone(&metrics)).unwrap();
-        let shared = Arc::new(Shared {
-            tables: Arc::new(tables),
-            metrics,
-            connections: AtomicUsize::new(3),
-            max_connections: 10,
-        });
+        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, 2, 10));
+        let connected = [0, 1, 1].map(|worker: usize| shared.loads[worker].connected());
         let (phase, fleet) = (watch::Sender::new(Phase::Running), watch::Sender::default());
         let managed = Some(fleet.subscribe());
         let peers = Peers::new(Arc::clone(&shared), phase.subscribe(), &discovery::Peers::None);
@@ -65,7 +63,7 @@ impl Yard {
             Board::new(Arc::clone(&shared), Arc::new(peers)),
             None,
         );
-        Self { shared, phase, fleet, router: router(Arc::new(admin)) }
+        Self { shared, phase, fleet, router: router(Arc::new(admin)), _connected: connected }
     }
 
     fn replace(&self, text: &str) {
@@ -224,6 +222,7 @@ async fn gauges_follow_an_agent_out_of_the_table() {
         assert_eq!(value(&text, &of("ejected")), "0");
         assert_eq!(value(&text, &of("unhealthy")), "0");
         assert_eq!(value(&text, "switchyard_connections"), "3");
+        assert_eq!(value(&text, "switchyard_worker_connections{worker=\"1\"}"), "2");
     };
     read("1", "1").await;
     yard.replace(QA);

@@ -119,7 +119,7 @@ pub struct Client {
     pub tunnel: Cell<Option<oneshot::Sender<Socket>>>,
     /// Why the connection is being cut, for those who are dropped with it.
     pub cause: Cell<Option<Code>>,
-    _connected: Connected,
+    connected: Connected,
 }
 
 impl Client {
@@ -141,7 +141,7 @@ impl Client {
             upgraded: Cell::new(false),
             tunnel: Cell::new(None),
             cause: Cell::new(None),
-            _connected: connected,
+            connected,
         })
     }
 
@@ -154,8 +154,13 @@ impl Client {
     /// Counts a request until the guard is dropped.
     #[must_use]
     pub fn busy(self: &Rc<Self>) -> Busy {
-        self.busy.set(self.busy.get() + 1);
         self.served.set(self.served.get() + 1);
+        self.busier()
+    }
+
+    fn busier(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        self.connected.request_begins();
         Busy(Rc::clone(self))
     }
 }
@@ -166,8 +171,7 @@ pub struct Busy(Rc<Client>);
 impl Clone for Busy {
     /// The same request: it is under way until both are dropped.
     fn clone(&self) -> Self {
-        self.0.busy.set(self.0.busy.get() + 1);
-        Self(Rc::clone(&self.0))
+        self.0.busier()
     }
 }
 
@@ -175,6 +179,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let client = &self.0;
         client.busy.set(client.busy.get() - 1);
+        client.connected.request_ends();
         client.idle_since.set(Instant::now());
         client.read_before.set(client.wire.received());
         client.due.set(None);

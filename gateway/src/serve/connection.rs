@@ -58,7 +58,7 @@ const CLOCK_MAX: Duration = Duration::from_secs(3600);
 pub(super) async fn run(worker: Rc<Worker>, client: Rc<Client>) {
     let wire = Arc::clone(&client.wire);
     let begun = tokio::select! {
-        begun = first_bytes(&worker, &wire) => begun,
+        begun = first_bytes(&worker, &client) => begun,
         () = worker.until_cut() => None,
     };
     let Some(begun) = begun else { return };
@@ -75,7 +75,8 @@ pub(super) async fn run(worker: Rc<Worker>, client: Rc<Client>) {
 }
 
 /// Reads until HTTP/2 with prior knowledge can be told from HTTP/1.
-async fn first_bytes(worker: &Rc<Worker>, wire: &Arc<Wire>) -> Option<Bytes> {
+async fn first_bytes(worker: &Rc<Worker>, client: &Rc<Client>) -> Option<Bytes> {
+    let wire = &client.wire;
     let (keepalive_timeout, header_timeout) = {
         let gateway = &worker.view.current().table.gateway;
         (gateway.keepalive_timeout, gateway.header_timeout)
@@ -88,7 +89,12 @@ async fn first_bytes(worker: &Rc<Worker>, wire: &Arc<Wire>) -> Option<Bytes> {
             () = no_first_request(worker), if begun.is_empty() => return None,
         };
         if readable.is_err() && !begun.is_empty() {
-            head_timeout(wire);
+            let mut late = Http1::new(worker, client, &begun);
+            poll_fn(|cx| {
+                late.refuse_late_head(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         readable.ok()?.ok()?;
         if begun.is_empty() {
@@ -159,6 +165,9 @@ trait Connection {
         false
     }
 
+    /// HTTP/1: the next head did not come in time.
+    fn refuse_late_head(&mut self, _cx: &mut Context<'_>) {}
+
     /// HTTP/1: nothing more comes of the request under way, so its client's leaving can't cut it.
     fn is_read(&self) -> bool {
         true
@@ -183,6 +192,10 @@ impl Connection for Http1 {
 
     fn has_begun(&self) -> bool {
         Self::has_begun(self)
+    }
+
+    fn refuse_late_head(&mut self, cx: &mut Context<'_>) {
+        Self::refuse_late_head(self, cx);
     }
 
     fn is_read(&self) -> bool {
@@ -416,7 +429,7 @@ impl<C: Connection> Served<C> {
     }
 
     /// Ready when the connection has to end now.
-    fn fired(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn fired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.cut_at.get().is_some() {
             return Poll::Ready(());
         }
@@ -430,16 +443,10 @@ impl<C: Connection> Served<C> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         } else if self.head_since().is_some() && !self.worker.draining.get() {
-            head_timeout(&self.client.wire);
+            self.connection.refuse_late_head(cx);
         }
         Poll::Ready(())
     }
-}
-
-/// Says why, as far as the socket takes it.
-fn head_timeout(wire: &Wire) {
-    let text = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    let _ = wire.stream().try_write(text);
 }
 
 /// Reads what the client still sends for a moment, so that it can read our last answer before the

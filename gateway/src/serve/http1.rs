@@ -130,11 +130,23 @@ impl Http1 {
         self.uplink.is_read()
     }
 
+    /// Says that the head that is awaited did not come in time, as far as the socket takes that at
+    /// once. Nothing is to come after it.
+    pub(super) fn refuse_late_head(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.state, State::Idle) {
+            let text = "the request's head was not complete within header_timeout";
+            self.refuse(&Error::new(Code::HeaderTimeout, text));
+            let _ = self.poll_answer(cx);
+        }
+    }
+
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.uplink.poll_head(self.max_header_bytes, cx)) {
             Ok(Some(head)) => self.ask(head),
             Ok(None) | Err(HeadError::Cut | HeadError::Io(_)) => self.state = State::Over,
-            Err(HeadError::Refused(refused)) => self.refuse(refused),
+            Err(HeadError::Refused(refused)) => {
+                self.refuse(&Error::new(code(refused), refused.to_string()));
+            }
         }
         Poll::Ready(())
     }
@@ -158,9 +170,8 @@ impl Http1 {
     }
 
     /// Nobody knows where the next request begins, so this is the last.
-    fn refuse(&mut self, refused: Refused) {
-        let error = Error::new(code(refused), refused.to_string());
-        let response = proxy::refuse(&self.worker, &self.client, &error);
+    fn refuse(&mut self, error: &Error) {
+        let response = proxy::refuse(&self.worker, &self.client, error);
         let asked = Asked {
             method: Method::GET,
             version: Version::HTTP_11,

@@ -259,6 +259,38 @@ async fn a_storm_of_connects_across_sigterm_loses_nothing() {
     }
 }
 
+/// One worker is so busy that whatever it accepts is handed to the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_handed_over_connections_across_sigterm_loses_nothing() {
+    let (qa, mut slow) = (answers("{}").await, Agent::manual().await);
+    let text = agent("qa", &[qa.addr], "") + &agent("slow", &[slow.addr], "");
+    let mut gateway = Gateway::start(&text).await;
+    let mut shared = gateway.client().connect_h2().await;
+    let (mut held, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..64 {
+        held.push(shared.open(get("/agents/slow/x")).await);
+        calls.push(slow.call().await);
+    }
+    let draining = Arc::new(AtomicBool::new(false));
+    let mut storms = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        storms.spawn(storm(gateway.client(), Arc::clone(&draining)));
+    }
+    eventually("the storm is on", || async { qa.count() > 200 }).await;
+    draining.store(true, Ordering::SeqCst);
+    gateway.sigterm();
+    while let Some(result) = storms.join_next().await {
+        result.unwrap().unwrap_or_else(|lost| panic!("{lost}"));
+    }
+    for call in calls {
+        call.json("{}").await;
+    }
+    for open in held {
+        open.whole().await.ok();
+    }
+    assert_eq!(gateway.exit().await, 0);
+}
+
 #[tokio::test]
 async fn what_has_no_answer_yet_when_the_drain_is_over_is_told_why() {
     for http in BOTH {

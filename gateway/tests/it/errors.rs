@@ -296,10 +296,34 @@ async fn a_head_that_does_not_come_ends_the_connection() {
     let gateway = Gateway::start(&table).await;
     let mut conn = Client::of(gateway.addr).connect().await;
     conn.send("GET /agents/qa/x HTTP/1.1\r\nhost:").await;
-    conn.gone().await;
-    let mut conn = Client::of(gateway.addr).connect().await;
+    conn.reply().await.error("header-timeout");
     conn.gone().await;
     assert_eq!(qa.count(), 0);
+    // So far it could still become HTTP/2.
+    let mut conn = Client::of(gateway.addr).connect().await;
+    conn.send("PRI * HTTP/2.0\r\n").await;
+    conn.reply().await.error("header-timeout");
+    conn.gone().await;
+    let labels = [("agent", ""), ("outcome", "header-timeout")];
+    gateway.until_metric("switchyard_requests_total", &labels, 2.0).await;
+    gateway.logged(&["header-timeout", "\"status\":408"]).await;
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_came_is_closed_without_a_word() {
+    let clocks = "header_timeout = \"100ms\"\nkeepalive_timeout = \"150ms\"";
+    let qa = answers("{}").await;
+    let gateway =
+        Gateway::start(&format!("[gateway]\n{clocks}\n{}", agent("qa", &[qa.addr], ""))).await;
+    let mut conn = Client::of(gateway.addr).connect().await;
+    let said = soon("its end", conn.link.reader.raw()).await;
+    assert!(matches!(said, Err(End::Complete | End::Cut)), "{said:?}");
+    let mut conn = Client::of(gateway.addr).connect().await;
+    conn.ask(get("/agents/qa/x")).await.ok();
+    let said = soon("its end", conn.link.reader.raw()).await;
+    assert!(matches!(said, Err(End::Complete | End::Cut)), "{said:?}");
+    let labels = [("agent", ""), ("outcome", "header-timeout")];
+    assert_eq!(gateway.metric("switchyard_requests_total", &labels).await, Some(0.0));
 }
 
 #[tokio::test]
@@ -383,6 +407,7 @@ async fn a_second_head_that_does_not_come_ends_the_connection_too() {
     let mut conn = gateway.client().connect().await;
     conn.ask(get("/agents/qa/x")).await.ok();
     conn.send("GET /agents/qa/x HTTP/1.1\r\nhost:").await;
+    conn.reply().await.error("header-timeout");
     conn.gone().await;
 }
 

@@ -49,3 +49,4 @@ mod routing;
 mod sharing;
 mod streaming;
 mod upgrades;
+mod workers;

@@ -36,7 +36,7 @@ pub enum Http {
 pub const BOTH: [Http; 2] = [Http::One, Http::Two];
 
 /// Code, status, RFC 9209 token, and whether `Retry-After` is due: the contract's table.
-const ERRORS: [(&str, u16, &str, bool); 27] = [
+const ERRORS: [(&str, u16, &str, bool); 28] = [
     ("bad-request", 400, "http_request_error", false),
     ("bad-path", 400, "http_request_error", false),
     ("no-agent", 400, "http_request_error", false),
@@ -46,6 +46,7 @@ const ERRORS: [(&str, u16, &str, bool); 27] = [
     ("unknown-agent", 404, "destination_not_found", false),
     ("not-found", 404, "destination_not_found", false),
     ("method-not-allowed", 405, "http_request_error", false),
+    ("header-timeout", 408, "http_request_error", false),
     ("body-timeout", 408, "http_request_error", false),
     ("body-too-large", 413, "http_request_error", false),
     ("target-too-long", 414, "http_request_error", false),
