@@ -231,7 +231,7 @@ impl Attempts {
     fn settle(&self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, ResponseHead) {
         self.source.settle();
         permit.settle(lease.place());
-        self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
+        self.agent.metrics.first_byte.record(answer.first_byte);
         let (agent, deadline) = (self.agent.clone(), self.deadline);
         (Exchange { agent, permit, lease, incoming: answer.body, deadline }, answer.head)
     }

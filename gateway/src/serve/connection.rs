@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -101,11 +101,11 @@ async fn first_bytes(worker: &Rc<Worker>, client: &Rc<Client>) -> Option<Bytes> 
             due = Instant::now() + header_timeout;
         }
         let mut buffer = [0; FIRST_READ];
-        match wire.stream().try_read(&mut buffer) {
-            Ok(0) => return None,
-            Ok(n) => begun.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return None,
+        // On the stack, so it is not kept while the connection waits.
+        match wire.poll_read(&mut Context::from_waker(Waker::noop()), &mut &mut buffer[..]) {
+            Poll::Ready(Ok(n @ 1..)) => begun.extend_from_slice(&buffer[..n]),
+            Poll::Ready(_) => return None,
+            Poll::Pending => {}
         }
         if begun.len() >= PREFACE.len() || !PREFACE.starts_with(&begun) {
             return Some(begun.into());
