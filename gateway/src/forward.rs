@@ -54,6 +54,8 @@ pub struct Answer {
     pub body: AgentBody,
     /// From the request's first byte to here.
     pub first_byte: Duration,
+    /// When that was.
+    pub at: Instant,
 }
 
 /// What a failed attempt leaves possible.
@@ -109,7 +111,9 @@ impl Failure {
 /// Which clock fired or what broke, and what may be tried then.
 pub async fn exchange(terms: &Terms<'_>, head: &OutgoingHead) -> Result<Answer, Failure> {
     loop {
-        let connection = match terms.connections.idle(terms.endpoint, &terms.settings.keepalive) {
+        let mut begun = Instant::now();
+        let idle = terms.connections.idle(terms.endpoint, &terms.settings.keepalive, begun);
+        let connection = match idle {
             Some(connection) => connection,
             // On the heap: few requests need one, and every request's future would be that large.
             None => match Box::pin(connect(terms)).await {
@@ -118,7 +122,10 @@ pub async fn exchange(terms: &Terms<'_>, head: &OutgoingHead) -> Result<Answer, 
             },
         };
         let reused = connection.is_reused();
-        match send(terms, connection, head).await {
+        if !reused {
+            begun = Instant::now();
+        }
+        match send(terms, connection, head, begun).await {
             // An idle connection was closed before anything was sent on it: take another.
             Err(Failure { unsent: true, chance: Chance::NotBegun, .. }) if reused => {}
             done => return done,
@@ -196,19 +203,20 @@ async fn send(
     terms: &Terms<'_>,
     connection: Connection,
     head: &OutgoingHead,
+    begun: Instant,
 ) -> Result<Answer, Failure> {
-    let begun = Instant::now();
     let (head, body) = match connection {
         Connection::Http1(http1) => send1(terms, http1, head, begun).await?,
         // On the heap: few agents speak it, and every request's future would be that large.
         Connection::Http2(http2) => Box::pin(send2(terms, http2, head, begun)).await?,
     };
-    Ok(Answer { head, body, first_byte: begun.elapsed() })
+    let at = Instant::now();
+    Ok(Answer { head, body, first_byte: at - begun, at })
 }
 
 async fn send1(
     terms: &Terms<'_>,
-    mut http1: Http1,
+    mut http1: Box<Http1>,
     head: &OutgoingHead,
     begun: Instant,
 ) -> Result<(ResponseHead, AgentBody), Failure> {

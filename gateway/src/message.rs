@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
 pub use self::fields::{Fields, Line, Name, Names};
 
-/// A request's head.
+/// A request's head. It passes through many hands, so it is handed over as a box.
 #[derive(Debug)]
 pub struct RequestHead {
     /// What is to be done.
@@ -44,10 +44,10 @@ pub struct ResponseHead {
 impl RequestHead {
     /// That of a request over HTTP/2, with its body.
     #[must_use]
-    pub fn of<B>(request: Request<B>) -> (Self, B) {
+    pub fn of<B>(request: Request<B>) -> (Box<Self>, B) {
         let (parts, body) = request.into_parts();
         let (method, uri, version) = (parts.method, parts.uri, parts.version);
-        (Self { method, uri, version, fields: Fields::from(&parts.headers) }, body)
+        (Box::new(Self { method, uri, version, fields: Fields::from(&parts.headers) }), body)
     }
 }
 

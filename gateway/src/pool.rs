@@ -6,20 +6,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::uri::Authority;
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static START: LazyLock<u64> = LazyLock::new(coarse_ms);
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Pairs that power-of-two-choices draws before it looks at every endpoint.
 const DRAWS: usize = 3;
 
-/// Milliseconds since the process began to count: what health's atomics hold.
+/// Milliseconds since the process began to count: what health's atomics hold. By a clock that is read
+/// at a fraction of the other's price and is up to 4 ms late.
 #[must_use]
 pub fn now_ms() -> u64 {
-    START.elapsed().as_millis() as u64
+    coarse_ms() - *START
+}
+
+fn coarse_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
 /// One address of a replica, whatever agents it serves.

@@ -38,7 +38,7 @@ use crate::table::{Agent, AgentRef, Current, Permit, Snapshot, View};
 pub async fn respond(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    (mut head, body): (RequestHead, ClientBody),
+    (mut head, body): (Box<RequestHead>, ClientBody),
 ) -> (ResponseHead, Reply) {
     let current = worker.view.current();
     let (id, version) = (RequestId::of(&head.fields), head.version);
@@ -141,7 +141,7 @@ enum Handled {
 /// The head's target stands in the record.
 async fn handle(
     call: &Call,
-    (head, incoming): (RequestHead, ClientBody),
+    (head, incoming): (Box<RequestHead>, ClientBody),
     record: &mut Record,
 ) -> Result<Handled, Error> {
     let upgrade = headers::upgrade(head.version, &head.fields);
@@ -410,12 +410,12 @@ fn no_endpoint(agent: &Agent) -> Error {
 fn outgoing(
     call: &Call,
     agent: &Agent,
-    (head, target): (RequestHead, Box<str>),
+    (head, target): (Box<RequestHead>, Box<str>),
     door: Door,
     record: &Record,
     upgrade: bool,
 ) -> OutgoingHead {
-    let RequestHead { method, version, mut fields, .. } = head;
+    let RequestHead { method, version, mut fields, .. } = *head;
     let context = headers::RequestContext {
         agent: &agent.headers,
         mounted: door.is_mount(),

@@ -1,8 +1,7 @@
 //! The id of a request: the client's, where it is fit to be passed on, else one of ours.
 
-use std::time::SystemTime;
-
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use rustix::time::{ClockId, clock_gettime};
 use uuid::Builder;
 use uuid::fmt::Hyphenated;
 
@@ -33,14 +32,15 @@ enum Kind {
 }
 
 impl RequestId {
-    /// A new one, a UUIDv7 (RFC 9562, section 5.7): sorts by time, to the millisecond. It takes no
-    /// lock, and isn't a secret.
+    /// A new one, a UUIDv7 (RFC 9562, section 5.7): sorts by time, to a few milliseconds. It takes
+    /// no lock, and isn't a secret.
     #[must_use]
     pub fn fresh() -> Self {
-        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        let ms = now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000;
         let mut random = [0; 10];
         fastrand::fill(&mut random);
-        let id = Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random).into_uuid();
+        let id = Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
         let mut text = [0; Hyphenated::LENGTH];
         id.hyphenated().encode_lower(&mut text);
         Self(Kind::Fresh(text))

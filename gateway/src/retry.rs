@@ -1,12 +1,12 @@
 //! Whether a request may be tried again: what kind of failure allows it, and the budget.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::time::Instant;
 
 use http::Method;
 
 use crate::forward::Chance;
 use crate::message::{Fields, Name};
+use crate::pool::now_ms;
 
 /// Whether another attempt may be made after such a failure. `unsent`: nothing of the request went
 /// out; `repeatable`: all of its body is still here.
@@ -35,9 +35,8 @@ const BUDGET_SECONDS: u64 = 10;
 const BUDGET_MIN: u32 = 3;
 
 /// How much retrying is left: a share of the last ten seconds' requests, at least three.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Budget {
-    start: Instant,
     seconds: [Second; BUDGET_SECONDS as usize],
 }
 
@@ -48,21 +47,15 @@ struct Second {
     retries: AtomicU32,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self { start: Instant::now(), seconds: Default::default() }
-    }
-}
-
 impl Budget {
     /// Counts a request.
     pub fn request(&self) {
-        self.second(self.now()).requests.fetch_add(1, SeqCst);
+        self.second(Self::now()).requests.fetch_add(1, SeqCst);
     }
 
     /// Takes one retry out of the budget, if there is one.
     pub fn take(&self, share: f64) -> bool {
-        let now = self.now();
+        let now = Self::now();
         let (mut requests, mut retries) = (0, 0);
         for second in &self.seconds {
             if second.number.load(SeqCst) + BUDGET_SECONDS > now {
@@ -78,13 +71,13 @@ impl Budget {
         true
     }
 
-    fn now(&self) -> u64 {
-        self.start.elapsed().as_secs()
+    fn now() -> u64 {
+        now_ms() / 1000
     }
 
     fn second(&self, now: u64) -> &Second {
         let second = &self.seconds[(now % BUDGET_SECONDS) as usize];
-        if second.number.swap(now, SeqCst) != now {
+        if second.number.load(SeqCst) != now && second.number.swap(now, SeqCst) != now {
             second.requests.store(0, SeqCst);
             second.retries.store(0, SeqCst);
         }

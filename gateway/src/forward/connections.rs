@@ -54,7 +54,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 /// A connection with room for one more request.
 pub enum Connection {
     /// HTTP/1.1, this request's alone.
-    Http1(Http1),
+    Http1(Box<Http1>),
     /// HTTP/2, shared.
     Http2(Http2),
 }
@@ -94,7 +94,7 @@ impl Drop for Task {
 }
 
 struct Idle {
-    connection: Http1,
+    connection: Box<Http1>,
     since: Instant,
 }
 
@@ -116,10 +116,14 @@ pub struct Connections {
 
 impl Connections {
     /// An idle connection, the latest used first; none that is too old or closed.
-    pub fn idle(&self, endpoint: &Endpoint, keepalive: &config::Keepalive) -> Option<Connection> {
+    pub fn idle(
+        &self,
+        endpoint: &Endpoint,
+        keepalive: &config::Keepalive,
+        now: Instant,
+    ) -> Option<Connection> {
         let mut lines = self.lines.borrow_mut();
         let line = lines.get_mut(&endpoint.id)?;
-        let now = Instant::now();
         if endpoint.protocol == config::Protocol::H2c {
             return line.stream(keepalive, now).map(Connection::Http2);
         }
@@ -144,12 +148,12 @@ impl Connections {
         keepalive: &config::Keepalive,
     ) -> Result<Connection, ConnectError> {
         if endpoint.protocol == config::Protocol::Http1 {
-            return Ok(Connection::Http1(Http1::new(dial(&endpoint.address).await?)));
+            return Ok(Connection::Http1(Box::new(Http1::new(dial(&endpoint.address).await?))));
         }
         let connecting =
             Rc::clone(&self.lines.borrow_mut().entry(endpoint.id).or_default().connecting);
         let _one_at_a_time = connecting.lock().await;
-        if let Some(connection) = self.idle(endpoint, keepalive) {
+        if let Some(connection) = self.idle(endpoint, keepalive, Instant::now()) {
             return Ok(connection);
         }
         let made = handshake2(dial(&endpoint.address).await?).await?;
@@ -160,29 +164,34 @@ impl Connections {
         Ok(Connection::Http2(made))
     }
 
-    /// Keeps a connection whose response has ended for the next exchange, once the request's body
-    /// has been sent, too.
-    pub fn keep(self: &Rc<Self>, id: u64, body: Http1Body, keepalive: &config::Keepalive) {
+    /// Keeps a connection whose response has ended, at `since`, for the next exchange, once the
+    /// request's body has been sent, too.
+    pub fn keep(
+        self: &Rc<Self>,
+        id: u64,
+        (body, since): (Http1Body, Instant),
+        keepalive: &config::Keepalive,
+    ) {
         let Some(idling) = body.into_idle().filter(|_| keepalive.max > 0) else { return };
         let idling = match idling.now() {
-            Ok(connection) => return self.put(id, connection, keepalive),
+            Ok(connection) => return self.put(id, Idle { connection, since }, keepalive),
             Err(idling) => idling,
         };
         let (this, keepalive) = (Rc::clone(self), *keepalive);
         tokio::task::spawn_local(async move {
             let settled = tokio::time::timeout(keepalive.idle, idling.settled());
             if let Ok(Some(connection)) = settled.await {
-                this.put(id, connection, &keepalive);
+                this.put(id, Idle { connection, since: Instant::now() }, &keepalive);
             }
         });
     }
 
-    fn put(&self, id: u64, connection: Http1, keepalive: &config::Keepalive) {
+    fn put(&self, id: u64, idle: Idle, keepalive: &config::Keepalive) {
         let mut lines = self.lines.borrow_mut();
         let line = lines.entry(id).or_default();
         line.keepalive = Some(*keepalive);
         if line.idle.len() < keepalive.max {
-            line.idle.push(Idle { connection, since: Instant::now() });
+            line.idle.push(idle);
         }
     }
 

@@ -167,7 +167,7 @@ impl Http1 {
     /// The response whose head was read, with its body.
     #[must_use]
     pub fn response(
-        self,
+        self: Box<Self>,
         read: Read<ResponseHead>,
         upload: Option<Upload>,
     ) -> (ResponseHead, Http1Body) {
@@ -223,7 +223,7 @@ impl Drop for Running {
 
 /// A response's body, read from the socket when it is polled. It owns the connection.
 pub struct Http1Body {
-    connection: Http1,
+    connection: Box<Http1>,
     /// All of it, where it came with the head, until it is taken.
     whole: Option<Bytes>,
     decoder: Decoder,
@@ -261,7 +261,7 @@ impl Http1Body {
 
 /// A connection on its way to the idle ones.
 pub struct Idling {
-    connection: Http1,
+    connection: Box<Http1>,
     upload: Option<Running>,
 }
 
@@ -270,7 +270,7 @@ impl Idling {
     ///
     /// # Errors
     /// With itself where something is: see [`Idling::settled`].
-    pub fn now(self) -> Result<Http1, Self> {
+    pub fn now(self) -> Result<Box<Http1>, Self> {
         match &self.upload {
             None => Ok(self.connection),
             Some(upload) if upload.state.get() == State::Done => Ok(self.connection),
@@ -279,7 +279,7 @@ impl Idling {
     }
 
     /// The connection once the request's body has been sent, if that ends well.
-    pub async fn settled(mut self) -> Option<Http1> {
+    pub async fn settled(mut self) -> Option<Box<Http1>> {
         if let Some(upload) = &mut self.upload {
             (&mut upload.task).await.ok()?;
         }

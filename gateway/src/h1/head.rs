@@ -84,6 +84,9 @@ pub struct Read<H> {
     pub whole: Option<Bytes>,
 }
 
+/// A head, and how long it is; `None` while its end is not there.
+pub type Found<H> = Result<Option<(Read<H>, usize)>, Refused>;
+
 type Parsed<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 
 /// Reads a request's head from the front of `bytes`, and says how long it is. `None`: its end is
@@ -92,7 +95,7 @@ type Parsed<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
 /// # Errors
 /// When it can't become a valid one of at most `max` bytes. The connection is lost then: nobody
 /// knows where the next request begins.
-pub fn request(bytes: &[u8], max: usize) -> Result<Option<(Read<RequestHead>, usize)>, Refused> {
+pub fn request(bytes: &[u8], max: usize) -> Found<Box<RequestHead>> {
     let mut fields: Parsed<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let status = parsed.parse_with_uninit_headers(bytes, &mut fields);
@@ -109,7 +112,7 @@ pub fn request(bytes: &[u8], max: usize) -> Result<Option<(Read<RequestHead>, us
     let mut fields = read_fields(&bytes[..length], parsed.headers);
     let framing = request_framing(version, &mut fields)?;
     let keep_alive = keeps_alive(version, &fields);
-    let head = RequestHead { method, uri, version, fields };
+    let head = Box::new(RequestHead { method, uri, version, fields });
     Ok(Some((Read { head, framing, keep_alive, whole: None }, length)))
 }
 
@@ -117,11 +120,7 @@ pub fn request(bytes: &[u8], max: usize) -> Result<Option<(Read<RequestHead>, us
 ///
 /// # Errors
 /// As for [`request`].
-pub fn response(
-    bytes: &[u8],
-    asked: &Method,
-    max: usize,
-) -> Result<Option<(Read<ResponseHead>, usize)>, Refused> {
+pub fn response(bytes: &[u8], asked: &Method, max: usize) -> Found<ResponseHead> {
     let mut fields: Parsed<'_> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let status = httparse::ParserConfig::default()

@@ -13,7 +13,7 @@ use http::Method;
 use http_body::Frame;
 
 use super::decode::{Decoder, Malformed};
-use super::head::{self, Framing, Read, Refused};
+use super::head::{self, Found, Framing, Read, Refused};
 use crate::message::{RequestHead, ResponseHead};
 use crate::wire::Wire;
 
@@ -94,7 +94,7 @@ impl Inbox {
         wire: &Wire,
         max: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Read<RequestHead>>, HeadError>> {
+    ) -> Poll<Result<Option<Read<Box<RequestHead>>>, HeadError>> {
         self.poll_head(wire, max, cx, |bytes| head::request(bytes, max))
     }
 
@@ -117,7 +117,7 @@ impl Inbox {
         wire: &Wire,
         max: usize,
         cx: &mut Context<'_>,
-        parse: impl Fn(&[u8]) -> Result<Option<(Read<H>, usize)>, Refused>,
+        parse: impl Fn(&[u8]) -> Found<H>,
     ) -> Poll<Result<Option<Read<H>>, HeadError>> {
         let mut bytes = std::mem::take(&mut self.bytes);
         let mut found = self.head_in(&mut bytes, max, &parse)?;
@@ -142,7 +142,7 @@ impl Inbox {
         &mut self,
         bytes: &mut BytesMut,
         max: usize,
-        parse: impl Fn(&[u8]) -> Result<Option<(Read<H>, usize)>, Refused>,
+        parse: impl Fn(&[u8]) -> Found<H>,
     ) -> Result<Option<Read<H>>, Refused> {
         // An end of up to three bytes may have begun in what was looked at.
         let news = &bytes[self.looked_at.saturating_sub(3)..];

@@ -244,7 +244,7 @@ fn no_bytes_make_the_codec_panic() {
 fn what_is_written_reads_as_the_same() {
     let text = "POST /a%2fb?c HTTP/1.1\r\nhost: a\r\nX-A: 1\r\nx-a: 2\r\ntrailer: t\r\n\r\n";
     let (read, _) = head::request(text.as_bytes(), MAX).unwrap().unwrap();
-    let RequestHead { method, uri, mut fields, .. } = read.head;
+    let RequestHead { method, uri, mut fields, .. } = *read.head;
     fields.remove(Name::Host);
     let head = OutgoingHead { method, target: uri.to_string().into(), fields };
     for exact in [None, Some(5)] {

@@ -82,7 +82,7 @@ impl Uplink {
         &self,
         max: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Read<RequestHead>>, HeadError>> {
+    ) -> Poll<Result<Option<Read<Box<RequestHead>>>, HeadError>> {
         let side = &mut *self.0.borrow_mut();
         side.inbox.poll_request(&side.wire, max, cx)
     }

@@ -11,15 +11,19 @@ mod spare;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use self::name::{Name, Names};
 
-/// See the module.
+/// See the module. It moves often, so it is small.
+#[derive(Debug)]
+pub struct Fields(Option<Box<List>>);
+
+/// What [`Fields`] are as long as they are used.
 #[derive(Debug, Default)]
-pub struct Fields {
+pub struct List {
     /// The head that came, with its names in lower case, and what was added.
     raw: Vec<u8>,
     list: Vec<Field>,
@@ -27,7 +31,7 @@ pub struct Fields {
     present: u64,
 }
 
-/// A line of [`Fields::raw`]: name, colon, blank, value, CR LF. A head is far smaller than 4 GiB.
+/// A line of [`List::raw`]: name, colon, blank, value, CR LF. A head is far smaller than 4 GiB.
 #[derive(Debug, Clone, Copy)]
 struct Field {
     known: Option<Name>,
@@ -83,11 +87,29 @@ impl Fields {
     /// No fields yet, of the head whose bytes these are.
     #[must_use]
     pub fn of_head(head: &[u8]) -> Self {
-        let mut fields = spare::take();
-        fields.raw.extend_from_slice(head);
-        fields
+        let mut list = spare::take();
+        list.raw.extend_from_slice(head);
+        Self(Some(list))
     }
+}
 
+impl Deref for Fields {
+    type Target = List;
+
+    fn deref(&self) -> &List {
+        self.0.as_deref().expect(THERE)
+    }
+}
+
+impl DerefMut for Fields {
+    fn deref_mut(&mut self) -> &mut List {
+        self.0.as_deref_mut().expect(THERE)
+    }
+}
+
+const THERE: &str = "a list is there until it is dropped";
+
+impl List {
     /// Adds a line whose name and value stand at these places of the head; both are as RFC 9110
     /// (section 5) has them.
     pub fn read(&mut self, name: Range<usize>, value: Range<usize>) {
@@ -302,8 +324,14 @@ impl From<&Fields> for HeaderMap {
     }
 }
 
+impl Default for Fields {
+    fn default() -> Self {
+        Self::of_head(&[])
+    }
+}
+
 impl Drop for Fields {
     fn drop(&mut self) {
-        spare::give_back(self);
+        self.0.take().into_iter().for_each(spare::give_back);
     }
 }

@@ -233,7 +233,8 @@ impl Attempts {
         permit.settle(lease.place());
         self.agent.metrics.first_byte.record(answer.first_byte);
         let (agent, deadline) = (self.agent.clone(), self.deadline);
-        (Exchange { agent, permit, lease, incoming: answer.body, deadline }, answer.head)
+        let Answer { head, body: incoming, at, .. } = answer;
+        (Exchange { agent, permit, lease, incoming, at, deadline }, head)
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Record {
     /// The error, for the log.
     pub cause: Option<String>,
     outcome: Option<Outcome>,
+    /// When it ended, where that is known before the record is written.
+    pub ended: Option<Instant>,
 }
 
 impl Record {
@@ -98,6 +100,7 @@ impl Record {
             sent: 0,
             cause: None,
             outcome: None,
+            ended: None,
         }
     }
 
@@ -175,7 +178,7 @@ impl Drop for Record {
         if let (0, Outcome::Failed(code)) = (self.status, outcome) {
             self.status = code.status().as_u16();
         }
-        let duration = self.begun.elapsed();
+        let duration = self.ended.map_or_else(|| self.begun.elapsed(), |ended| ended - self.begun);
         match (&self.agent, outcome) {
             (Some(agent), outcome) => {
                 agent.metrics.ended(outcome, duration);

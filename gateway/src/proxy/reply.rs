@@ -53,6 +53,8 @@ pub struct Exchange {
     pub permit: Permit,
     /// The body, and the connection that it comes on.
     pub incoming: AgentBody,
+    /// When the last piece of the response came.
+    pub at: Instant,
     /// When the total clock fires.
     pub deadline: Instant,
 }
@@ -68,7 +70,7 @@ impl Exchange {
     fn keep(self, worker: &Worker) {
         if let AgentBody::Http1(body) = self.incoming {
             let keepalive = &self.agent.settings.keepalive;
-            worker.connections.keep(self.lease.endpoint().id, body, keepalive);
+            worker.connections.keep(self.lease.endpoint().id, (body, self.at), keepalive);
         }
     }
 }
@@ -159,6 +161,7 @@ impl Reply {
         if let Some(whole) = exchange.incoming.take_whole() {
             client.until_close.set(false);
             record.sent = whole.len() as u64;
+            record.ended = Some(exchange.at);
             exchange.finish(worker);
             record.done();
             return Self::Whole(Some(whole).filter(|whole| !whole.is_empty()));
@@ -196,7 +199,8 @@ impl Reply {
 impl Streamed {
     /// The agent's last byte is here: its connection may serve the next request.
     fn finish(&mut self) {
-        let Some(exchange) = self.exchange.take() else { return };
+        let Some(mut exchange) = self.exchange.take() else { return };
+        exchange.at = self.last_piece;
         self.done = true;
         self.dismiss();
         exchange.finish(&self.worker);

@@ -100,8 +100,8 @@ pub struct Client {
     busy: Cell<u32>,
     /// Requests so far.
     pub served: Cell<u64>,
-    /// When the last one ended.
-    pub idle_since: Cell<Instant>,
+    /// When the last one ended, once somebody has asked.
+    idle_since: Cell<Option<Instant>>,
     /// Bytes that had been read when the last one ended.
     pub read_before: Cell<u64>,
     /// HTTP/1: when the total clock of the exchange under way fires. The body has that clock too,
@@ -132,7 +132,7 @@ impl Client {
             wire,
             busy: Cell::new(0),
             served: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(None),
             read_before: Cell::new(0),
             due: Cell::new(None),
             outlives_client: Cell::new(false),
@@ -149,6 +149,19 @@ impl Client {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.busy.get() > 0
+    }
+
+    /// When the last request ended; the connection asks at once, so that it is right.
+    #[must_use]
+    pub fn idle_since(&self) -> Instant {
+        let since = self.idle_since.get().unwrap_or_else(Instant::now);
+        self.idle_since.set(Some(since));
+        since
+    }
+
+    /// As if the last request ended now.
+    pub fn idle_anew(&self) {
+        self.idle_since.set(None);
     }
 
     /// Counts a request until the guard is dropped.
@@ -180,7 +193,7 @@ impl Drop for Busy {
         let client = &self.0;
         client.busy.set(client.busy.get() - 1);
         client.connected.request_ends();
-        client.idle_since.set(Instant::now());
+        client.idle_anew();
         client.read_before.set(client.wire.received());
         client.due.set(None);
         client.outlives_client.set(false);

@@ -282,7 +282,7 @@ impl<C: Connection> Served<C> {
         let worker = Rc::clone(&self.worker);
         let mut gone = std::pin::pin!(wire.closed_by_peer());
         let (is_http1, mut is_gone) = (self.client.is_http1.get(), false);
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.due()));
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.due_or_far()));
         let mut changed = std::pin::pin!(worker.changed.notified());
         let ended = poll_fn(|cx| {
             loop {
@@ -357,7 +357,7 @@ impl<C: Connection> Served<C> {
     fn request_due(&self) -> Instant {
         match self.client.served.get() {
             0 => self.begun + FIRST_REQUEST,
-            _ => self.client.idle_since.get() + NEXT_REQUEST,
+            _ => self.client.idle_since() + NEXT_REQUEST,
         }
     }
 
@@ -387,25 +387,27 @@ impl<C: Connection> Served<C> {
         }
     }
 
-    /// When the next clock fires.
-    fn due(&self) -> Instant {
+    /// When the next clock fires, if one runs.
+    fn due(&self) -> Option<Instant> {
         let table = self.worker.view.current();
         let gateway = &table.table.gateway;
         if let Some(at) = self.cut_at.get() {
-            return at + LAST_WORDS;
+            return Some(at + LAST_WORDS);
         }
         if self.client.is_busy() {
-            return self.client.due.get().unwrap_or_else(|| Instant::now() + CLOCK_MAX);
+            return self.client.due.get();
         }
         let due = match self.head_since() {
             Some(since) => since + gateway.header_timeout,
-            None => self.client.idle_since.get() + gateway.keepalive_timeout,
+            None => self.client.idle_since() + gateway.keepalive_timeout,
         };
         let answered = self.client.is_http1.get() && self.head_since().is_none();
-        match self.worker.draining.get() && (self.client.served.get() == 0 || answered) {
-            true => due.min(self.request_due().max(Instant::now())),
-            false => due,
-        }
+        let ends_soon = self.worker.draining.get() && (self.client.served.get() == 0 || answered);
+        Some(if ends_soon { due.min(self.request_due().max(Instant::now())) } else { due })
+    }
+
+    fn due_or_far(&self) -> Instant {
+        self.due().unwrap_or_else(|| Instant::now() + CLOCK_MAX)
     }
 
     /// Ready when the connection has to end because of a clock.
@@ -413,17 +415,17 @@ impl<C: Connection> Served<C> {
         let moment = Some(self.moment());
         if moment != self.moment {
             self.moment = moment;
-            let due = self.due();
             // Moving the timer costs; one that fires too early is moved then.
-            if due < timer.deadline() {
+            if let Some(due) = self.due().filter(|due| *due < timer.deadline()) {
                 timer.as_mut().reset(due);
             }
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if self.due() <= Instant::now() && self.fired(cx).is_ready() {
+            let is_due = self.due().is_some_and(|due| due <= Instant::now());
+            if is_due && self.fired(cx).is_ready() {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(self.due());
+            timer.as_mut().reset(self.due_or_far());
         }
         Poll::Pending
     }
@@ -438,7 +440,7 @@ impl<C: Connection> Served<C> {
             self.client.cause.set(Some(Code::TotalTimeout));
         } else if !self.client.is_http1.get() && !self.shutting_down.replace(true) {
             // GOAWAY, so that no request is lost that is on its way; then it has as long again.
-            self.client.idle_since.set(Instant::now());
+            self.client.idle_anew();
             self.connection.shut_down();
             cx.waker().wake_by_ref();
             return Poll::Pending;

@@ -3,13 +3,16 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
+
 thread_local! {
     static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 /// Tells `whom` what time it is.
 pub(super) fn tell<T>(whom: impl FnOnce(&str) -> T) -> T {
-    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs();
+    // Seconds are all that is told.
+    let since = clock_gettime(ClockId::RealtimeCoarse).tv_sec.max(0) as u64;
     WRITTEN.with_borrow_mut(|(second, text)| {
         if *second != since {
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(since);

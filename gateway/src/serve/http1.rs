@@ -151,7 +151,7 @@ impl Http1 {
         Poll::Ready(())
     }
 
-    fn ask(&mut self, Read { head, framing, keep_alive, whole }: Read<RequestHead>) {
+    fn ask(&mut self, Read { head, framing, keep_alive, whole }: Read<Box<RequestHead>>) {
         let asked = Asked {
             method: head.method.clone(),
             version: head.version,

@@ -31,7 +31,7 @@ impl Work {
     pub(super) fn begin(
         worker: &Rc<Worker>,
         client: &Rc<Client>,
-        request: (RequestHead, ClientBody),
+        request: (Box<RequestHead>, ClientBody),
     ) -> Self {
         let free = FREE.with_borrow_mut(Vec::pop);
         let mut desk = free.unwrap_or_else(|| desk(respond));
@@ -65,7 +65,7 @@ trait Desk {
         self: Pin<&mut Self>,
         worker: Rc<Worker>,
         client: Rc<Client>,
-        request: (RequestHead, ClientBody),
+        request: (Box<RequestHead>, ClientBody),
     );
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer>;
@@ -83,7 +83,7 @@ pin_project_lite::pin_project! {
 
 fn desk<M, F>(make: M) -> Pin<Box<dyn Desk>>
 where
-    M: Fn(Rc<Worker>, Rc<Client>, (RequestHead, ClientBody)) -> F + 'static,
+    M: Fn(Rc<Worker>, Rc<Client>, (Box<RequestHead>, ClientBody)) -> F + 'static,
     F: Future<Output = Answer> + 'static,
 {
     Box::pin(Place { make, future: None })
@@ -91,14 +91,14 @@ where
 
 impl<M, F> Desk for Place<M, F>
 where
-    M: Fn(Rc<Worker>, Rc<Client>, (RequestHead, ClientBody)) -> F,
+    M: Fn(Rc<Worker>, Rc<Client>, (Box<RequestHead>, ClientBody)) -> F,
     F: Future<Output = Answer>,
 {
     fn begin(
         self: Pin<&mut Self>,
         worker: Rc<Worker>,
         client: Rc<Client>,
-        request: (RequestHead, ClientBody),
+        request: (Box<RequestHead>, ClientBody),
     ) {
         let mut this = self.project();
         let future = (this.make)(worker, client, request);
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     /// The size of what a function gives.
-    fn size<F>(_: impl Fn(Rc<Worker>, Rc<Client>, (RequestHead, ClientBody)) -> F) -> usize {
+    fn size<F>(_: impl Fn(Rc<Worker>, Rc<Client>, (Box<RequestHead>, ClientBody)) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::Fields;
+use super::List;
 
 /// How many are kept though nobody uses them: as many as requests of one worker are usually under
 /// way at once, with two messages each.
@@ -15,32 +15,31 @@ const BYTES: usize = 1024;
 const FIELDS: usize = 24;
 
 thread_local! {
-    static KEPT: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "a box is handed over as it is, and the list stays where it is")]
+    static KEPT: RefCell<Vec<Box<List>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Without fields, but with room for some.
-pub(super) fn take() -> Fields {
-    KEPT.with_borrow_mut(Vec::pop).unwrap_or_else(|| Fields {
-        raw: Vec::with_capacity(BYTES),
-        list: Vec::with_capacity(FIELDS),
-        present: 0,
+pub(super) fn take() -> Box<List> {
+    KEPT.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
+        let (raw, list) = (Vec::with_capacity(BYTES), Vec::with_capacity(FIELDS));
+        Box::new(List { raw, list, present: 0 })
     })
 }
 
 /// Takes over what is worth keeping.
-pub(super) fn give_back(gone: &mut Fields) {
-    let worth = |capacity: usize, max| (1..=max).contains(&capacity);
-    if !worth(gone.raw.capacity(), BYTES_MAX) || !worth(gone.list.capacity(), FIELDS_MAX) {
+pub(super) fn give_back(mut gone: Box<List>) {
+    if gone.raw.capacity() > BYTES_MAX || gone.list.capacity() > FIELDS_MAX {
         return;
     }
-    let (mut raw, mut list) = (std::mem::take(&mut gone.raw), std::mem::take(&mut gone.list));
-    raw.clear();
-    list.clear();
+    gone.raw.clear();
+    gone.list.clear();
+    gone.present = 0;
     // When the thread ends, there is nothing left to give it back to.
     let _ = KEPT.try_with(|kept| {
         let kept = &mut *kept.borrow_mut();
         if kept.len() < KEPT_MAX {
-            kept.push(Fields { raw, list, present: 0 });
+            kept.push(gone);
         }
     });
 }
@@ -48,7 +47,7 @@ pub(super) fn give_back(gone: &mut Fields) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Name;
+    use crate::message::{Fields, Name};
 
     #[test]
     fn what_comes_back_is_empty_and_what_is_kept_is_bounded() {
