@@ -72,14 +72,25 @@ impl Wire {
         }
     }
 
-    /// The same where nobody else reads: a side that is closed can be read, too, and mostly nothing
-    /// can, which costs less to ask. `closed` is [`Wire::closed_by_peer`].
+    /// The same for the only one who reads, who is always the same task: a side that is closed can be
+    /// read, too, and mostly nothing can, which costs less to ask. `closed` is
+    /// [`Wire::closed_by_peer`]; `watched` says after how many bytes the task was last noted as the
+    /// one to wake, if nobody has read since.
     pub fn poll_closed_unread(
         &self,
         closed: Pin<&mut impl Future<Output = ()>>,
+        watched: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        ready!(self.stream.poll_read_ready(cx)).ok();
+        let received = Some(self.received());
+        if *watched == received && self.stream.try_io(Interest::READABLE, || Ok(())).is_err() {
+            return Poll::Pending;
+        }
+        *watched = None;
+        if self.stream.poll_read_ready(cx).is_pending() {
+            *watched = received;
+            return Poll::Pending;
+        }
         closed.poll(cx)
     }
 

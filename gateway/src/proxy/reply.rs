@@ -80,7 +80,10 @@ pub struct Streamed {
     /// Shared with the watchdog, and empty once the exchange is over.
     exchange: Rc<RefCell<Option<Exchange>>>,
     watchdog: Option<Watchdog>,
-    record: Record,
+    /// Apart, since nobody looks at it before the end.
+    record: Box<Record>,
+    /// Bytes of the body so far.
+    sent: u64,
     worker: Rc<Worker>,
     client: Rc<Client>,
     events: Option<Events>,
@@ -95,27 +98,32 @@ pub struct Streamed {
     done: bool,
 }
 
-/// A timer, and who is woken by it: until then there is nothing to ask it.
+/// A timer, when it fires and whom it wakes then: before that it isn't touched.
 struct Timer {
     sleep: Pin<Box<Sleep>>,
+    at: Instant,
     wakes: Waker,
 }
 
 impl Timer {
-    fn new(due: Instant) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep_until(due)), wakes: Waker::noop().clone() }
+    fn new(at: Instant) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep_until(at)), at, wakes: Waker::noop().clone() }
     }
 
-    /// Ready when `due` has come, or an earlier time that it was set to.
+    /// Ready when `due` has come, which is later than `now`, or an earlier time that it was set to.
     fn poll(&mut self, due: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let set = self.sleep.deadline();
-        if set > due || self.sleep.is_elapsed() {
+        if self.at > due || self.sleep_is_over(now) {
+            self.at = due;
             self.sleep.as_mut().reset(due);
-        } else if now < set && self.wakes.will_wake(cx.waker()) {
+        } else if now < self.at && self.wakes.will_wake(cx.waker()) {
             return Poll::Pending;
         }
         self.wakes.clone_from(cx.waker());
         self.sleep.as_mut().poll(cx)
+    }
+
+    fn sleep_is_over(&self, now: Instant) -> bool {
+        now >= self.at && self.sleep.is_elapsed()
     }
 }
 
@@ -176,7 +184,8 @@ impl Reply {
         let idle_timeout = settings.idle_timeout;
         client.until_close.set(shape.until_close);
         let mut streamed = Streamed {
-            record,
+            record: Box::new(record),
+            sent: 0,
             worker: Rc::clone(worker),
             client: Rc::clone(client),
             timer: None,
@@ -211,7 +220,7 @@ impl Streamed {
         self.last_piece = now;
         self.given_at = self.client.wire.flushes();
         let Some(data) = frame.data_ref() else { return };
-        self.record.sent += data.len() as u64;
+        self.sent += data.len() as u64;
         if let Some(events) = &mut self.events {
             events.scanner.feed(data);
             events.last_sent = now;
@@ -392,6 +401,7 @@ pub async fn read_out(worker: &Rc<Worker>, mut exchange: Exchange) {
 impl Drop for Streamed {
     fn drop(&mut self) {
         self.dismiss();
+        self.record.sent = self.sent;
         let is_over = self.done || self.ending.is_some();
         if let Some(error) = (!is_over).then(|| self.cut_off()).flatten() {
             self.record.failed(&error);

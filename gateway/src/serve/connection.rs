@@ -281,7 +281,7 @@ impl<C: Connection> Served<C> {
         let wire = Arc::clone(&self.client.wire);
         let worker = Rc::clone(&self.worker);
         let mut gone = std::pin::pin!(wire.closed_by_peer());
-        let (is_http1, mut is_gone) = (self.client.is_http1.get(), false);
+        let (is_http1, mut is_gone, mut watched) = (self.client.is_http1.get(), false, None);
         let mut timer = std::pin::pin!(tokio::time::sleep_until(self.due_or_far()));
         let mut changed = std::pin::pin!(worker.changed.notified());
         let ended = poll_fn(|cx| {
@@ -293,9 +293,11 @@ impl<C: Connection> Served<C> {
                 // HTTP/2 is read all the time, so hyper sees it by itself.
                 if is_http1 && !is_gone {
                     let gone = gone.as_mut();
-                    is_gone = match self.connection.reads_alone() {
-                        true => wire.poll_closed_unread(gone, cx).is_ready(),
-                        false => gone.poll(cx).is_ready(),
+                    is_gone = if self.connection.reads_alone() {
+                        wire.poll_closed_unread(gone, &mut watched, cx).is_ready()
+                    } else {
+                        watched = None;
+                        gone.poll(cx).is_ready()
                     };
                 }
                 let outlives = self.client.outlives_client.get() && !is_read;
