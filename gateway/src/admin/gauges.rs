@@ -1,19 +1,19 @@
 //! `/metrics`: the registry as Prometheus text, with gauges read from the live counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
-use metrics::Gauge;
 
 use super::Admin;
 use crate::admission::Admission;
 use crate::cluster::load::{AgentLoad, Board, Loads};
 use crate::discovery::Status;
-use crate::metrics::Metrics;
+use crate::metrics::families;
+use crate::metrics::text::{Family, Text};
 use crate::pool::{State as EndpointState, now_ms};
 use crate::shared::Shared;
 use crate::table::Agent;
@@ -26,38 +26,64 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoRespons
     let text = tokio::task::spawn_blocking(move || {
         let config_map = admin.config_map.as_ref().map_or(0.0, |status| status.age_seconds());
         admin.shared.metrics.config_map_age.set(config_map);
-        admin.gauges.read(&admin.shared, &admin.discovery, &admin.board);
-        admin.shared.metrics.render()
+        let gauges = admin.gauges.read(&admin.shared, &admin.discovery, &admin.board);
+        let mut text = admin.shared.metrics.render();
+        write(&mut text, &gauges);
+        text.into_string()
     });
     ([(CONTENT_TYPE, TEXT)], text.await.expect("rendering doesn't panic"))
 }
 
-/// The gauges of every agent that was ever shown: one that has left the table goes to 0, as its
-/// series can't be forgotten.
+/// The labels of every agent that was ever shown: one that has left the table goes to 0, as its
+/// other series stay.
 #[derive(Default)]
 pub(super) struct Gauges {
-    shown: Mutex<BTreeMap<String, AgentGauges>>,
+    shown: Mutex<BTreeSet<String>>,
 }
 
 impl Gauges {
-    /// Sets all gauges from the live counts.
-    pub(super) fn read(&self, shared: &Shared, discovery: &Status, board: &Board) {
+    /// Sets the gateway's own gauges, and says what those of the agents are now.
+    fn read(&self, shared: &Shared, discovery: &Status, board: &Board) -> BTreeMap<String, Counts> {
         shared.metrics.discovery_age.set(discovery.age().as_secs_f64());
         shared.metrics.connections.set(shared.connections.load(Relaxed) as f64);
         let overall = board.overall();
         shared.metrics.gateways.set(overall.gateways as f64);
-        let now = counts(shared, &overall);
+        let mut now = counts(shared, &overall);
         let mut shown = self.shown.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for label in now.keys().filter(|label| !shown.contains_key(*label)).collect::<Vec<_>>() {
-            shown.insert(label.clone(), AgentGauges::new(&shared.metrics, label));
+        for label in &*shown {
+            now.entry(label.clone()).or_insert_with(|| left(shared, label));
         }
-        for (label, gauges) in &*shown {
-            match now.get(label) {
-                Some(counts) => gauges.set(counts),
-                None => gauges.set(&left(shared, label)),
+        *shown = now.keys().cloned().collect();
+        now
+    }
+}
+
+type Read = fn(&Counts) -> u64;
+
+/// The families of one number an agent.
+const NUMBERS: [(Family, Read); 5] = [
+    (families::LOAD, |counts| counts.load),
+    (families::IN_FLIGHT, |counts| counts.in_flight),
+    (families::QUEUED, |counts| counts.queued),
+    (families::HELD, |counts| counts.held),
+    (families::PARKED, |counts| counts.parked),
+];
+
+fn write(text: &mut Text, agents: &BTreeMap<String, Counts>) {
+    for (family, number) in NUMBERS {
+        text.family(&family, |series| {
+            for (label, counts) in agents {
+                series.add(&[("agent", label)], number(counts));
+            }
+        });
+    }
+    text.family(&families::ENDPOINTS, |series| {
+        for (label, counts) in agents {
+            for (state, count) in EndpointState::ALL.iter().zip(counts.endpoints) {
+                series.add(&[("agent", label), ("state", state.as_str())], count);
             }
         }
-    }
+    });
 }
 
 /// The agents in force, by label.
@@ -115,38 +141,5 @@ impl Counts {
         self.in_flight += u64::from(admission.in_flight());
         self.queued += admission.queued() as u64;
         self.held += u64::from(admission.held());
-    }
-}
-
-struct AgentGauges {
-    load: Gauge,
-    in_flight: Gauge,
-    queued: Gauge,
-    held: Gauge,
-    parked: Gauge,
-    endpoints: [Gauge; EndpointState::ALL.len()],
-}
-
-impl AgentGauges {
-    fn new(metrics: &Metrics, label: &str) -> Self {
-        Self {
-            load: metrics.agent_gauge("switchyard_load", label),
-            in_flight: metrics.agent_gauge("switchyard_in_flight", label),
-            queued: metrics.agent_gauge("switchyard_queued", label),
-            held: metrics.agent_gauge("switchyard_held", label),
-            parked: metrics.agent_gauge("switchyard_parked", label),
-            endpoints: EndpointState::ALL.map(|state| metrics.endpoints(label, state.as_str())),
-        }
-    }
-
-    fn set(&self, counts: &Counts) {
-        self.load.set(counts.load as f64);
-        self.in_flight.set(counts.in_flight as f64);
-        self.queued.set(counts.queued as f64);
-        self.held.set(counts.held as f64);
-        self.parked.set(counts.parked as f64);
-        for (gauge, count) in self.endpoints.iter().zip(counts.endpoints) {
-            gauge.set(count as f64);
-        }
     }
 }

@@ -234,7 +234,7 @@ impl Attempts {
     fn settle(&self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, Response<()>) {
         self.source.settle();
         permit.settle(lease.place());
-        self.agent.metrics.first_byte.record(answer.first_byte.as_secs_f64());
+        self.agent.metrics.first_byte.record(answer.first_byte);
         let (head, incoming) = answer.response.into_parts();
         let (agent, deadline) = (self.agent.clone(), self.deadline);
         let exchange = Exchange { agent, permit, lease, incoming, deadline };

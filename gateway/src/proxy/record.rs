@@ -115,7 +115,7 @@ impl Record {
     pub fn waited(&mut self, time: Duration) {
         let Some(agent) = self.agent.as_ref().filter(|_| time > WAITING) else { return };
         self.queued += time;
-        agent.metrics.queue.record(time.as_secs_f64());
+        agent.metrics.queue.record(time);
     }
 
     /// The agent has answered to the end.

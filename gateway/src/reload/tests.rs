@@ -52,7 +52,7 @@ impl Yard {
 
     /// Edits taken and refused, as the metrics have them.
     fn counted(&self) -> (u64, u64) {
-        let text = self.metrics.render();
+        let text = self.metrics.render().into_string();
         let of = |result: &str| {
             let series = format!("switchyard_reloads_total{{result=\"{result}\"}} ");
             text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()

@@ -141,7 +141,7 @@ impl Watched {
                 "a parked agent is ready"
             );
             if let Some(metrics) = self.metrics(snapshot) {
-                metrics.start.record(took.as_secs_f64());
+                metrics.start.record(took);
             }
         }
     }
