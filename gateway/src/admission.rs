@@ -72,6 +72,10 @@ impl Admission {
     /// Sets how many places there are (`None`: no limit) and lets in who now fits.
     pub fn set_capacity(&self, places: Option<u32>) {
         let places = places.unwrap_or(u32::MAX);
+        // Mostly nothing has changed, and the counts beside it are the workers'.
+        if self.limit.load(SeqCst) == places {
+            return;
+        }
         if self.limit.swap(places, SeqCst) < places && self.queued() > 0 {
             self.let_in();
         }

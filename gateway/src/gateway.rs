@@ -29,9 +29,10 @@ use crate::{connections, health, serve};
 /// metrics, of probes and to other gateways, and 128 for listeners, files and runtimes.
 const DESCRIPTORS_OF_OUR_OWN: u64 =
     128 + (2 * connections::MAX + health::PROBES_MAX + peers::PEERS_MAX) as u64;
-/// How often histograms are tidied and places are counted anew.
+/// How often the metrics of the last minute move on.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How often ejected endpoints that are in again are noticed by admission.
+/// How often ejected endpoints that are in again are noticed by admission, and replaced tables that
+/// nobody uses any more are let go.
 const CAPACITY_TICK: Duration = Duration::from_millis(100);
 
 /// What the command line decides.
@@ -420,7 +421,7 @@ async fn capacity(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(CAPACITY_TICK);
     loop {
         ticks.tick().await;
-        // Also those without a limit: a request of an older table may just have set its own.
-        shared.tables.current().agents.iter().for_each(crate::table::Agent::refresh_capacity);
+        shared.tables.current().refresh_capacity();
+        shared.tables.forget();
     }
 }

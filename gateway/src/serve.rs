@@ -192,13 +192,7 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         let current = worker.view.current();
-        let known: std::collections::HashSet<u64> = current
-            .agents
-            .iter()
-            .flat_map(|agent| agent.places())
-            .map(|place| place.endpoint.id)
-            .collect();
-        worker.connections.sweep(|id| known.contains(&id));
+        worker.connections.sweep(|id| current.has_endpoint(id));
     }
 }
 

@@ -6,13 +6,14 @@
 mod agent;
 mod found;
 mod gap;
+mod known;
 mod registry;
 mod shares;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -39,6 +40,23 @@ pub struct Snapshot {
     pub agents: Vec<Agent>,
     /// Whose forwarded headers are believed.
     pub trusted: TrustedProxies,
+    /// Those agents whose places time alone may change.
+    clocked: Vec<usize>,
+    /// The ids of all endpoints.
+    endpoints: HashSet<u64, foldhash::fast::RandomState>,
+}
+
+impl Snapshot {
+    /// Whether this endpoint is one of an agent's.
+    #[must_use]
+    pub fn has_endpoint(&self, id: u64) -> bool {
+        self.endpoints.contains(&id)
+    }
+
+    /// Has admission notice what nobody tells it: that an ejection is over, or a wait.
+    pub fn refresh_capacity(&self) {
+        self.clocked.iter().for_each(|index| self.agents[*index].refresh_capacity());
+    }
 }
 
 /// The last edit that was not taken.
@@ -60,6 +78,8 @@ pub struct Tables {
     refused: ArcSwap<Option<Refused>>,
     registry: Registry,
     metrics: Arc<Metrics>,
+    /// Snapshots that were in force, until no worker and no request holds them.
+    replaced: Mutex<Vec<Arc<Snapshot>>>,
     /// This gateway's share of the places; locked while a snapshot is swapped or shared out.
     shares: Mutex<Shares>,
 }
@@ -89,6 +109,7 @@ impl Tables {
             refused: ArcSwap::from_pointee(None),
             registry,
             metrics,
+            replaced: Mutex::default(),
             shares: Mutex::new(shares),
         })
     }
@@ -104,7 +125,7 @@ impl Tables {
     /// # Errors
     /// When a rename of the table can't stand in a request; nothing has changed then.
     pub fn replace(&self, table: Arc<config::Table>, found: &Found) -> Result<u64, BadRename> {
-        let shares = self.shares.lock().unwrap_or_else(|p| p.into_inner());
+        let shares = lock(&self.shares);
         let generation = self.current.load().generation + 1;
         let next = self.registry.snapshot(generation, table, found, &self.metrics)?;
         self.metrics.took(generation, &next.table.hash);
@@ -116,7 +137,7 @@ impl Tables {
 
     /// Takes newly found addresses for the table in force.
     pub fn rediscover(&self, found: &Found) {
-        let shares = self.shares.lock().unwrap_or_else(|p| p.into_inner());
+        let shares = lock(&self.shares);
         let now = self.current.load_full();
         let table = Arc::clone(&now.table);
         let next = self.registry.snapshot(now.generation, table, found, &self.metrics);
@@ -151,12 +172,12 @@ impl Tables {
     /// Counts of an agent, also of one that has left the table and not yet finished.
     #[must_use]
     pub fn state(&self, agent: &str) -> Option<Arc<AgentState>> {
-        self.registry.agents.get(agent)?.upgrade()
+        self.registry.known(agent)
     }
 
     /// Shares the places out anew. Returns when it is in force for whoever picks from now on.
     pub fn share(&self, shares: Shares) {
-        let mut now = self.shares.lock().unwrap_or_else(|p| p.into_inner());
+        let mut now = lock(&self.shares);
         if *now == shares {
             return;
         }
@@ -171,19 +192,13 @@ impl Tables {
     /// Counts of every agent, also of those that have left the table and not yet finished.
     #[must_use]
     pub fn states(&self) -> Vec<(String, Arc<AgentState>)> {
-        let agents = self.registry.agents.iter();
-        agents.filter_map(|known| Some((known.key().clone(), known.upgrade()?))).collect()
+        self.registry.states()
     }
 
     /// Requests begun and not ended at every replica that is in use, the held ones too.
     #[must_use]
     pub fn running(&self) -> BTreeMap<config::Endpoint, u64> {
-        let mut running = BTreeMap::new();
-        for endpoint in self.registry.endpoints.iter().filter_map(|known| known.upgrade()) {
-            *running.entry(endpoint.address.clone()).or_default() +=
-                u64::from(endpoint.in_flight());
-        }
-        running
+        self.registry.running()
     }
 
     /// Places that go are taken away before the swap, and new ones given out after it: whoever is
@@ -196,11 +211,27 @@ impl Tables {
             agent.note_leaving();
             agent.lower_capacity();
         }
-        self.current.store(Arc::clone(&snapshot));
+        let replaced = self.current.swap(Arc::clone(&snapshot));
         self.version.fetch_add(1, Ordering::Release);
         snapshot.agents.iter().for_each(Agent::note_coming);
         snapshot.agents.iter().for_each(Agent::refresh_capacity);
-        self.registry.forget();
+        lock(&self.replaced).push(replaced);
+        self.forget();
         self.swaps.send_replace(());
     }
+
+    /// Forgets what nobody holds any more. A large snapshot takes a while to drop: that is done here,
+    /// so that it is not a worker which lets it go last, while requests wait.
+    pub fn forget(&self) {
+        let unused = |replaced: &mut Arc<Snapshot>| Arc::strong_count(replaced) == 1;
+        let dropped: Vec<_> = lock(&self.replaced).extract_if(.., unused).collect();
+        if !dropped.is_empty() {
+            drop(dropped);
+            self.registry.forget();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

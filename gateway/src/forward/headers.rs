@@ -42,10 +42,12 @@ impl AgentHeaders {
     /// When it is none.
     #[must_use]
     pub fn new(agent_type: &str) -> Self {
-        let value = |text: String| HeaderValue::try_from(text).expect("a label fits in a header");
+        // One buffer, which is shared from here on: the first request has nothing to allocate.
+        let mount = Bytes::from(format!("/agents/{agent_type}"));
+        let value = |text| HeaderValue::from_maybe_shared(text).expect("a label fits in a header");
         AgentHeaders {
-            agent_type: value(agent_type.to_owned()),
-            mount: value(format!("/agents/{agent_type}")),
+            agent_type: value(mount.slice(mount.len() - agent_type.len()..)),
+            mount: value(mount),
         }
     }
 

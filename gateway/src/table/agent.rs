@@ -1,10 +1,10 @@
 //! An agent as one snapshot has it, and what of it outlives the snapshot.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use dashmap::DashMap;
-
+use super::known::Known;
 use super::{Shares, Standing};
 use crate::admission::Admission;
 use crate::admission::gap::Gap;
@@ -43,6 +43,9 @@ pub struct Split {
     pub standing: Standing,
 }
 
+/// By the agent whose replica it is, and its address.
+pub(super) type Places = Known<(String, config::Endpoint, config::Protocol), Place>;
+
 /// What belongs to an agent's name.
 #[derive(Debug, Default)]
 pub struct AgentState {
@@ -54,10 +57,12 @@ pub struct AgentState {
     pub gap: Gap,
     /// What may be retried.
     pub budget: Budget,
-    /// By the agent whose replica it is, and its address.
-    pub(super) places: DashMap<(String, config::Endpoint, config::Protocol), Weak<Place>>,
+    /// All that a table had and that are still in use.
+    places: Mutex<Places>,
     /// Places that have left the table while something ran there.
     retired: Mutex<Vec<Weak<Place>>>,
+    /// Some table had it so that time alone may change how many places it has.
+    clocked: AtomicBool,
 }
 
 impl AgentState {
@@ -65,7 +70,7 @@ impl AgentState {
     pub(super) fn retire_others(&self, places: &HashSet<*const Place>) {
         let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         retired.clear();
-        for place in self.places.iter().filter_map(|entry| entry.value().upgrade()) {
+        for place in self.places().alive() {
             place.retire(!places.contains(&Arc::as_ptr(&place)));
             if place.is_retired() {
                 retired.push(Arc::downgrade(&place));
@@ -85,7 +90,7 @@ impl AgentState {
     #[must_use]
     pub fn running(&self) -> BTreeMap<config::Endpoint, u32> {
         let mut running = BTreeMap::new();
-        for place in self.places.iter().filter_map(|place| place.upgrade()) {
+        for place in self.places().alive() {
             if place.in_flight() > 0 {
                 *running.entry(place.endpoint.address.clone()).or_default() += place.in_flight();
             }
@@ -97,10 +102,14 @@ impl AgentState {
     #[must_use]
     pub fn draining<'a>(&self, pooled: impl Iterator<Item = &'a Arc<Place>>) -> Vec<Arc<Place>> {
         let pooled: HashSet<_> = pooled.map(Arc::as_ptr).collect();
-        let alive = self.places.iter().filter_map(|place| place.upgrade());
-        alive
-            .filter(|place| place.in_flight() > 0 && !pooled.contains(&Arc::as_ptr(place)))
-            .collect()
+        let places = self.places();
+        let ends =
+            |place: &Arc<Place>| place.in_flight() > 0 && !pooled.contains(&Arc::as_ptr(place));
+        places.alive().filter(ends).collect()
+    }
+
+    pub(super) fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,6 +177,14 @@ impl Agent {
     /// others that have left the table takes none of them.
     pub fn refresh_capacity(&self) {
         self.state.admission.set_capacity(self.limit());
+    }
+
+    /// Whether time alone may change how many places there are, without anybody who would tell
+    /// admission: by this table, or by one before, of which requests may still be under way.
+    pub(super) fn is_clocked(&self) -> bool {
+        let limited = self.settings.max_in_flight.is_some();
+        let now = limited || self.is_followed() || self.places().next().is_none();
+        self.state.clocked.fetch_or(now, Relaxed) || now
     }
 
     /// As [`Agent::refresh_capacity`], but only if there are fewer than before.

@@ -36,7 +36,7 @@ impl Agent {
     }
 
     /// Whether somebody tells of the replicas that come.
-    fn is_followed(&self) -> bool {
+    pub(super) fn is_followed(&self) -> bool {
         self.picked().any(|split| split.standing != Standing::Listed)
     }
 

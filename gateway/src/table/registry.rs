@@ -1,10 +1,10 @@
 //! What of a table outlives it, found again by name and address, and the making of snapshots.
 
-use std::sync::{Arc, Weak};
-
-use dashmap::DashMap;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::agent::{Agent, AgentState, Split};
+use super::known::Known;
 use super::{Found, Replicas, Snapshot, version_key};
 use crate::forward::headers::{AgentHeaders, TrustedProxies};
 use crate::metrics::Metrics;
@@ -14,9 +14,9 @@ use crate::router::{BadRename, Routes};
 /// Holds nothing by itself: what no snapshot and no request holds is forgotten.
 #[derive(Default)]
 pub(super) struct Registry {
-    pub(super) agents: DashMap<String, Weak<AgentState>>,
-    pub(super) endpoints: DashMap<(config::Endpoint, config::Protocol), Weak<Endpoint>>,
-    probes: DashMap<(String, config::Endpoint), Weak<Probe>>,
+    agents: Mutex<Known<String, AgentState>>,
+    endpoints: Mutex<Known<(config::Endpoint, config::Protocol), Endpoint>>,
+    probes: Mutex<Known<(String, config::Endpoint), Probe>>,
 }
 
 impl Registry {
@@ -29,10 +29,14 @@ impl Registry {
     ) -> Result<Snapshot, BadRename> {
         let names = table.agents.iter().map(|(name, agent)| (name.as_str(), &agent.paths));
         let routes = Routes::new(names)?;
-        let agents: Vec<_> =
+        let agents: Vec<Agent> =
             table.agents.values().map(|agent| self.agent(&table, agent, found, metrics)).collect();
         let trusted = TrustedProxies::new(&table.gateway.trusted_proxies);
-        Ok(Snapshot { generation, routes, agents, trusted, table })
+        let clocked = (0..).zip(&agents).filter(|(_, agent)| agent.is_clocked());
+        let clocked = clocked.map(|(index, _)| index).collect();
+        let places = agents.iter().flat_map(Agent::places);
+        let endpoints = places.map(|place| place.endpoint.id).collect();
+        Ok(Snapshot { generation, routes, agents, trusted, table, clocked, endpoints })
     }
 
     fn agent(
@@ -70,7 +74,7 @@ impl Registry {
     }
 
     fn state(&self, agent: &str) -> Arc<AgentState> {
-        alive(&self.agents, agent.to_owned(), AgentState::default)
+        lock(&self.agents).or_make(agent.to_owned(), AgentState::default)
     }
 
     fn place(
@@ -80,39 +84,48 @@ impl Registry {
         address: &config::Endpoint,
     ) -> Arc<Place> {
         let key = (address.clone(), owner.protocol);
-        let probe = alive(&self.probes, (owner.name.clone(), address.clone()), Probe::default);
+        let key_of_probe = (owner.name.clone(), address.clone());
+        let probe = lock(&self.probes).or_make(key_of_probe, Probe::default);
         if owner.health.is_none() {
             probe.reset();
         }
         let endpoint = || Endpoint::new(address.clone(), owner.protocol);
-        let endpoint = alive(&self.endpoints, key, endpoint);
+        let endpoint = lock(&self.endpoints).or_make(key, endpoint);
         let key = (owner.name.clone(), address.clone(), owner.protocol);
-        alive(&agent.places, key, || Place::new(endpoint, probe))
+        agent.places().or_make(key, || Place::new(endpoint, probe))
+    }
+
+    /// Counts of one agent, if somebody holds them.
+    pub(super) fn known(&self, agent: &str) -> Option<Arc<AgentState>> {
+        lock(&self.agents).get(agent)
+    }
+
+    /// Counts of every agent.
+    pub(super) fn states(&self) -> Vec<(String, Arc<AgentState>)> {
+        let agents = lock(&self.agents);
+        agents.iter().map(|(name, state)| (name.clone(), state)).collect()
+    }
+
+    /// Requests begun and not ended at every address.
+    pub(super) fn running(&self) -> BTreeMap<config::Endpoint, u64> {
+        let mut running = BTreeMap::new();
+        for endpoint in lock(&self.endpoints).alive() {
+            *running.entry(endpoint.address.clone()).or_default() +=
+                u64::from(endpoint.in_flight());
+        }
+        running
     }
 
     /// Forgets what nobody holds any more.
     pub(super) fn forget(&self) {
-        self.agents.retain(|_, state| match state.upgrade() {
-            Some(state) => {
-                state.places.retain(|_, place| place.strong_count() > 0);
-                true
-            }
-            None => false,
-        });
-        self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
-        self.probes.retain(|_, probe| probe.strong_count() > 0);
+        let mut agents = lock(&self.agents);
+        agents.forget();
+        agents.alive().for_each(|state| state.places().forget());
+        lock(&self.endpoints).forget();
+        lock(&self.probes).forget();
     }
 }
 
-fn alive<K: std::hash::Hash + Eq, V>(
-    map: &DashMap<K, Weak<V>>,
-    key: K,
-    make: impl FnOnce() -> V,
-) -> Arc<V> {
-    let mut entry = map.entry(key).or_default();
-    entry.upgrade().unwrap_or_else(|| {
-        let made = Arc::new(make());
-        *entry = Arc::downgrade(&made);
-        made
-    })
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
