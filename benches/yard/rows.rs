@@ -4,6 +4,7 @@ mod cancel;
 mod cost;
 mod latency;
 mod process;
+mod reload;
 
 use std::io;
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ pub(crate) const ALL: &[Measure] = &[
     ("cancel-waiting", |yard| Box::pin(cancel::before_the_first_byte(yard))),
     ("cancel-streaming", |yard| Box::pin(cancel::amid_a_stream(yard))),
     ("edit", |yard| Box::pin(process::edit(yard))),
+    ("reload", |yard| Box::pin(reload::under_load(yard))),
     ("drain", |yard| Box::pin(process::drain(yard))),
     ("cold-start", |yard| Box::pin(process::cold_start(yard))),
 ];

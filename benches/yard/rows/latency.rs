@@ -91,7 +91,7 @@ pub(super) async fn small_post(yard: &Yard) -> io::Result<Vec<Row>> {
 }
 
 /// One side's idle connections and what was measured over them.
-struct Side {
+pub(super) struct Side {
     address: SocketAddr,
     request: Vec<u8>,
     idle: Mutex<Vec<Wire>>,
@@ -99,12 +99,12 @@ struct Side {
 }
 
 impl Side {
-    fn new(address: SocketAddr, ask: &Ask) -> Arc<Self> {
+    pub(super) fn new(address: SocketAddr, ask: &Ask) -> Arc<Self> {
         let (idle, took) = (Mutex::default(), Mutex::default());
         Arc::new(Self { address, request: ask.bytes(), idle, took })
     }
 
-    async fn one(self: Arc<Self>) -> io::Result<()> {
+    pub(super) async fn one(self: Arc<Self>) -> io::Result<()> {
         let idle = lock(&self.idle).pop();
         let mut wire = match idle {
             Some(wire) => wire,
@@ -122,7 +122,7 @@ impl Side {
         Ok(())
     }
 
-    fn took(&self) -> Samples {
+    pub(super) fn took(&self) -> Samples {
         std::mem::take(&mut lock(&self.took))
     }
 }

@@ -40,13 +40,17 @@ pub(super) async fn edit(yard: &Yard) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn rename(file: &Path, text: &str) -> io::Result<()> {
+pub(super) fn rename(file: &Path, text: &str) -> io::Result<()> {
     let beside = file.with_extension("new");
     std::fs::write(&beside, text)?;
     std::fs::rename(beside, file)
 }
 
-async fn until_it_answers(client: &mut Client, name: &str, begun: Instant) -> io::Result<Duration> {
+pub(super) async fn until_it_answers(
+    client: &mut Client,
+    name: &str,
+    begun: Instant,
+) -> io::Result<Duration> {
     let ask = Ask::post(format!("/agents/{name}/json"), "{}");
     loop {
         let asked = begun.elapsed();
