@@ -342,10 +342,9 @@ pub(crate) fn read(text: &str, notes: &mut Notes) -> Option<Written> {
         let mut root = Root::read(tree, &mut reader).unwrap_or_default();
         if let (Some(agents), Some(defaults)) = (&mut root.agents, &root.defaults) {
             for agent in agents.value.values_mut() {
-                Agent::merge(&mut agent.value, &defaults.value);
+                agent.value = Agent::merge(std::mem::take(&mut agent.value), &defaults.value);
             }
         }
-        Root::fill(&mut root);
-        Written { root, whole }
+        Written { root: Root::fill(root), whole }
     })
 }

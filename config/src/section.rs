@@ -26,11 +26,15 @@ pub(crate) trait Kind {
     /// Reads it, or tells the reader why not.
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self::Value>;
 
-    /// Puts one over another, in its place. Tables merge key by key, anything else replaces.
-    fn merge(_over: &mut Self::Value, _under: &Self::Value) {}
+    /// Puts one over another. Tables merge key by key, anything else replaces.
+    fn merge(over: Self::Value, _under: &Self::Value) -> Self::Value {
+        over
+    }
 
-    /// Puts it over the built-in defaults of the sections in it, in its place.
-    fn fill(_value: &mut Self::Value) {}
+    /// Puts it over the built-in defaults of the sections in it.
+    fn fill(value: Self::Value) -> Self::Value {
+        value
+    }
 }
 
 /// What a key can hold, for people and editors.
@@ -203,14 +207,15 @@ impl<K: Kind> Kind for OrOff<K> {
         }
     }
 
-    fn merge(over: &mut Self::Value, under: &Self::Value) {
-        if let (Some(over), Some(under)) = (over, under) {
-            K::merge(over, under);
+    fn merge(over: Self::Value, under: &Self::Value) -> Self::Value {
+        match (over, under) {
+            (Some(over), Some(under)) => Some(K::merge(over, under)),
+            (over, _) => over,
         }
     }
 
-    fn fill(value: &mut Self::Value) {
-        value.iter_mut().for_each(K::fill);
+    fn fill(value: Self::Value) -> Self::Value {
+        value.map(K::fill)
     }
 }
 
@@ -239,8 +244,8 @@ impl<K: Kind> Kind for List<K> {
         whole.then_some(read)
     }
 
-    fn fill(value: &mut Self::Value) {
-        value.iter_mut().for_each(|item| K::fill(&mut item.value));
+    fn fill(value: Self::Value) -> Self::Value {
+        value.into_iter().map(|At { value, at }| At { value: K::fill(value), at }).collect()
     }
 }
 
@@ -266,23 +271,31 @@ impl<N: Name, K: Kind> Kind for Map<N, K> {
         Some(read)
     }
 
-    fn merge(over: &mut Self::Value, under: &Self::Value) {
+    fn merge(mut over: Self::Value, under: &Self::Value) -> Self::Value {
         for (key, value) in under {
             over.entry(key.clone()).or_insert_with(|| value.clone());
         }
+        over
     }
 
-    fn fill(value: &mut Self::Value) {
-        value.values_mut().for_each(|entry| K::fill(&mut entry.value));
+    fn fill(value: Self::Value) -> Self::Value {
+        value
+            .into_iter()
+            .map(|(key, At { value, at })| (key, At { value: K::fill(value), at }))
+            .collect()
     }
 }
 
 /// One key of two sections, the upper over the lower.
-pub(crate) fn merge_field<K: Kind>(over: &mut Option<At<K::Value>>, under: Option<&At<K::Value>>) {
-    let Some(under) = under else { return };
-    match over {
-        Some(over) => K::merge(&mut over.value, &under.value),
-        None => *over = Some(under.clone()),
+pub(crate) fn merge_field<K: Kind>(
+    over: Option<At<K::Value>>,
+    under: Option<&At<K::Value>>,
+) -> Option<At<K::Value>> {
+    match (over, under) {
+        (Some(over), Some(under)) => {
+            Some(At { value: K::merge(over.value, &under.value), at: over.at })
+        }
+        (over, under) => over.or_else(|| under.cloned()),
     }
 }
 
@@ -290,9 +303,8 @@ pub(crate) fn merge_field<K: Kind>(over: &mut Option<At<K::Value>>, under: Optio
 pub(crate) fn built_in<K: Kind>(spelling: &str) -> Option<At<K::Value>> {
     let value = DeValue::parse(spelling).ok()?;
     let mut notes = crate::reader::Notes::default();
-    let mut read = K::read(&value, &mut Reader::new(&mut notes, K::shape))?;
-    K::fill(&mut read);
-    Some(At { value: read, at: Origin::BuiltIn })
+    let read = K::read(&value, &mut Reader::new(&mut notes, K::shape))?;
+    Some(At { value: K::fill(read), at: Origin::BuiltIn })
 }
 
 /// Tokens as they stand in a line: `stringify!` breaks long ones.
@@ -362,20 +374,24 @@ macro_rules! section {
                 Some(section)
             }
 
-            fn merge(over: &mut Self, under: &Self) {
-                $(merge_field::<$kind>(&mut over.$key, under.$key.as_ref());)*
-                over.partial |= under.partial;
+            fn merge(over: Self, under: &Self) -> Self {
+                Self {
+                    $($key: merge_field::<$kind>(over.$key, under.$key.as_ref()),)*
+                    partial: over.partial || under.partial,
+                }
             }
 
-            fn fill(value: &mut Self) {
+            fn fill(mut value: Self) -> Self {
                 static BUILT_IN: std::sync::LazyLock<$name> = std::sync::LazyLock::new(|| $name {
                     $($key: None$(.or_else(|| built_in::<$kind>(stringify!($default))))?,)*
                     partial: false,
                 });
-                Self::merge(value, &BUILT_IN);
-                $(if let Some(key) = &mut value.$key {
-                    <$kind as Kind>::fill(&mut key.value);
-                })*
+                value = Self::merge(value, &BUILT_IN);
+                $(value.$key = value.$key.map(|key| At {
+                    value: <$kind as Kind>::fill(key.value),
+                    at: key.at,
+                });)*
+                value
             }
         }
     };
