@@ -36,7 +36,8 @@ const QUERY_PARAMETER: &str = "agent";
 pub struct Routes {
     found: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     names: Spellings,
-    renames: Box<[Option<Renames>]>,
+    /// By the agent's place; few have any.
+    renames: HashMap<u32, Renames, foldhash::fast::RandomState>,
 }
 
 /// One agent's `paths`.
@@ -178,13 +179,13 @@ impl Routes {
     ) -> Result<Self, BadRename> {
         let mut found = HashMap::default();
         let mut names = Vec::new();
-        let mut renames = Vec::new();
+        let mut renames = HashMap::default();
         for (index, (name, paths)) in (0u32..).zip(agents) {
             found.insert(name.into(), index);
             names.push(name.into());
-            renames.push(renames_of(name, paths)?);
+            renames.extend(renames_of(name, paths)?.map(|its| (index, its)));
         }
-        Ok(Routes { found, names: Spellings::new(names), renames: renames.into() })
+        Ok(Routes { found, names: Spellings::new(names), renames })
     }
 
     /// The place of an agent type.
@@ -266,7 +267,7 @@ impl Routes {
 
     /// The path under the name that the agent knows it by.
     fn renamed(&self, index: u32, asked: Box<str>) -> Result<Box<str>, RouteError> {
-        let Some(renames) = &self.renames[index as usize] else { return Ok(asked) };
+        let Some(renames) = self.renames.get(&index) else { return Ok(asked) };
         let (path, query) = asked.split_once('?').map_or((&*asked, None), |(p, q)| (p, Some(q)));
         let Some(target) = renames.get(path) else { return Ok(asked) };
         let Some(query) = query else { return Ok(target.as_str().into()) };

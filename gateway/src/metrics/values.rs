@@ -49,11 +49,12 @@ const BUCKETS: usize = MILLISECONDS.len() + 1;
 
 /// Durations, by size.
 #[derive(Debug, Default)]
+#[repr(C)] // The sum stands beside the short ones, which are most.
 pub struct Histogram {
-    /// Each without those before it; the last holds what is longer than all bounds.
-    counts: [AtomicU64; BUCKETS],
     /// Nanoseconds: they overflow after 584 years of requests.
     sum: AtomicU64,
+    /// Each without those before it; the last holds what is longer than all bounds.
+    counts: [AtomicU64; BUCKETS],
 }
 
 impl Histogram {
