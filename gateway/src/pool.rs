@@ -20,7 +20,9 @@ const DRAWS: usize = 3;
 /// at a fraction of the other's price and is up to 4 ms late.
 #[must_use]
 pub fn now_ms() -> u64 {
-    coarse_ms() - *START
+    // Whoever asks first begins to count.
+    let start = *START;
+    coarse_ms() - start
 }
 
 fn coarse_ms() -> u64 {
