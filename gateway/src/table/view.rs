@@ -100,7 +100,7 @@ impl Permit {
     /// Waits for a place.
     ///
     /// # Errors
-    /// As [`Admission::enter`].
+    /// As [`Admission::enter`](crate::admission::Admission::enter).
     pub async fn of(agent: &AgentRef) -> Result<Self, crate::error::Error> {
         agent.state.admission.enter(agent.settings.queue).await?;
         Ok(Self { agent: agent.clone(), place: None, held: false })
