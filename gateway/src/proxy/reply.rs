@@ -395,6 +395,7 @@ pub async fn read_out(worker: &Rc<Worker>, mut exchange: Exchange) {
             Ok(Some(Err(_))) | Err(_) => return,
         }
     }
+    exchange.at = Instant::now();
     exchange.keep(worker);
 }
 
