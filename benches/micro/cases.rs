@@ -96,7 +96,7 @@ fn pool(endpoints: u16) -> Pool {
         let endpoint = Endpoint::new(address, config::Protocol::Http1);
         Arc::new(Place::new(Arc::new(endpoint), Arc::default()))
     };
-    Pool::new((1..=endpoints).map(place).collect())
+    Pool::new((1..=endpoints).map(place).collect::<Vec<_>>())
 }
 
 /// A place is taken and given back.

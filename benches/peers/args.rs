@@ -7,7 +7,7 @@ use super::measures::ALL;
 
 pub(crate) const USAGE: &str = "usage: benches/peers/run [--quick | --smoke] [--rounds N] \
     [--peers NAME,…] [--json FILE] [MEASURE…]\n\
-    NAME: nginx, haproxy, envoy, nginx-new, haproxy-new; all that are there, without --peers\n\
+    NAME: nginx, haproxy, envoy, nginx-new, haproxy-new, or none; all that are there, without --peers\n\
     MEASURE: small, many, workers, token, body, latency, memory, types, start";
 
 /// What the command line asks for.

@@ -51,6 +51,9 @@ const PEERS: &[(&str, Kind)] = &[
     ("haproxy-new", Kind::HAProxy),
 ];
 
+/// What stands for no peer at all.
+const NONE: &str = "none";
+
 /// Switchyard, and the peers that were asked for; or else those that are there.
 pub(crate) fn found(switchyard: &Path, args: &Args) -> io::Result<Vec<Proxy>> {
     let mut proxies = vec![Proxy::new("switchyard", Kind::Switchyard, switchyard.to_owned())?];
@@ -65,7 +68,8 @@ pub(crate) fn found(switchyard: &Path, args: &Args) -> io::Result<Vec<Proxy>> {
             proxies.push(Proxy::new(name, *kind, program)?);
         }
     }
-    match args.peers.iter().find(|peer| PEERS.iter().all(|(name, _)| name != peer)) {
+    match args.peers.iter().find(|peer| *peer != NONE && PEERS.iter().all(|(name, _)| name != peer))
+    {
         Some(unknown) => Err(io::Error::other(format!("there is no peer {unknown}"))),
         None => Ok(proxies),
     }

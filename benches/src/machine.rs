@@ -6,24 +6,18 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// What `SWITCHYARD_BIN` names, or the release build of this workspace, made now.
+/// What `SWITCHYARD_BIN` names, or what `gateway/release` makes now.
 pub fn binary() -> io::Result<PathBuf> {
     if let Some(binary) = std::env::var_os("SWITCHYARD_BIN") {
         return PathBuf::from(binary).canonicalize();
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--package", "switchyard", "--bin", "switchyard"]);
-    command.args(["--message-format", "json-render-diagnostics"]);
-    let built = command.current_dir(workspace()).stderr(Stdio::inherit()).output()?;
-    if !built.status.success() {
-        return Err(io::Error::other("cargo can't build switchyard"));
-    }
+    let mut command = Command::new(workspace().join("gateway/release"));
+    let built = command.stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&built.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut executables =
-        messages.filter_map(|message| Some(message["executable"].as_str()?.into()));
-    executables.next_back().ok_or_else(|| io::Error::other("cargo names no executable"))
+    match text.lines().next_back().filter(|_| built.status.success()) {
+        Some(path) => Ok(path.into()),
+        None => Err(io::Error::other("gateway/release can't build switchyard")),
+    }
 }
 
 /// Cores, processor, kernel, compiler, commit, and which binary was measured.

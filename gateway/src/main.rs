@@ -9,6 +9,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cli::{check, invoke, render, schema, serve, status, up};
 
+/// What lies together here is of one size, so that a stream's few hundred bytes of each kind share
+/// pages and cache lines with their like and not with what its request has left behind.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The router in front of agents.
 #[derive(Parser)]
 #[command(name = "switchyard", version, about)]

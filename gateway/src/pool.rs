@@ -9,6 +9,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use http::uri::Authority;
+use smallvec::SmallVec;
 
 static START: LazyLock<u64> = LazyLock::new(coarse_ms);
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -32,19 +33,20 @@ fn coarse_ms() -> u64 {
 
 /// One address of a replica, whatever agents it serves.
 #[derive(Debug)]
+#[repr(C)] // What every request touches stands first.
 pub struct Endpoint {
     /// Unique over the life of the process.
     pub id: u64,
-    /// Where it listens.
-    pub address: config::Endpoint,
-    /// How it speaks.
-    pub protocol: config::Protocol,
-    /// `host:port` as it stands in requests.
-    pub authority: Authority,
     /// Requests begun and not ended, over all agents.
     in_flight: AtomicU32,
+    /// How it speaks.
+    pub protocol: config::Protocol,
     ejection: Ejection,
+    /// `host:port` as it stands in requests.
+    pub authority: Authority,
     hash: u64,
+    /// Where it listens.
+    pub address: config::Endpoint,
 }
 
 #[derive(Debug, Default)]
@@ -325,15 +327,15 @@ impl Drop for Lease {
 /// The endpoints of one agent in one snapshot.
 #[derive(Debug, Default)]
 pub struct Pool {
-    places: Vec<Arc<Place>>,
+    places: SmallVec<[Arc<Place>; 2]>,
     ejecting: Mutex<()>,
 }
 
 impl Pool {
     /// A pool of these.
     #[must_use]
-    pub fn new(places: Vec<Arc<Place>>) -> Self {
-        Self { places, ejecting: Mutex::new(()) }
+    pub fn new(places: impl IntoIterator<Item = Arc<Place>>) -> Self {
+        Self { places: places.into_iter().collect(), ejecting: Mutex::new(()) }
     }
 
     /// All of them, ready or not.
@@ -461,7 +463,7 @@ mod tests {
             let endpoint = Endpoint::new(address, config::Protocol::Http1);
             Arc::new(Place::new(Arc::new(endpoint), Arc::default()))
         };
-        Pool::new((1..=n).map(place).collect())
+        Pool::new((1..=n).map(place))
     }
 
     fn port(lease: &Lease) -> u16 {

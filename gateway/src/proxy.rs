@@ -157,6 +157,7 @@ async fn handle(
         other => return Ok(Handled::Own(own_answer(&call.current, &other))),
     };
     let agent = call.current.agent(index);
+    agent.look_ahead();
     record.agent = Some(agent.clone());
     admit_body(&agent, &source)?;
     let ahead = !head.fields.contains(Name::Expect);

@@ -264,7 +264,7 @@ async fn every_metric_and_every_value_of_a_label_is_documented_and_nothing_else_
     let yard = Yard::new(QA);
     let metrics = yard.shared.metrics.agent("qa");
     metrics.ended(Outcome::Ok, Duration::from_millis(5));
-    metrics.first_byte.record(Duration::from_millis(4));
+    metrics.first_byte(Duration::from_millis(4));
     metrics.queue.record(Duration::from_millis(1));
     metrics.start.record(Duration::from_secs(3));
     yard.shared.metrics.unrouted(Code::UnknownAgent);

@@ -11,11 +11,12 @@ const BUCKETS: usize = 48;
 
 /// Requests of the last minute, in bounded memory: what `status` shows without a scraper.
 #[derive(Debug)]
+#[repr(C)] // What every request touches stands before the counts, of which it touches one.
 pub struct Recent {
     slot: AtomicU64,
-    counts: [[AtomicU32; BUCKETS]; SLOTS],
     total: AtomicU64,
     errors: AtomicU64,
+    counts: [[AtomicU32; BUCKETS]; SLOTS],
 }
 
 impl Default for Recent {
@@ -45,6 +46,11 @@ pub struct Summary {
 }
 
 impl Recent {
+    /// See [`Agent::look_ahead`](crate::table::Agent::look_ahead). The shortest are the most.
+    pub(super) fn look_ahead(&self) -> u32 {
+        self.counts[self.slot.load(Relaxed) as usize % SLOTS][0].load(Relaxed)
+    }
+
     pub(super) fn record(&self, duration: Duration, error: bool) {
         let slot = self.slot.load(Relaxed) as usize % SLOTS;
         self.counts[slot][bucket(duration)].fetch_add(1, Relaxed);

@@ -49,31 +49,62 @@ const BUCKETS: usize = MILLISECONDS.len() + 1;
 
 /// Durations, by size.
 #[derive(Debug, Default)]
-#[repr(C)] // The sum stands beside the short ones, which are most.
-pub struct Histogram {
-    /// Nanoseconds: they overflow after 584 years of requests.
-    sum: AtomicU64,
-    /// Each without those before it; the last holds what is longer than all bounds.
-    counts: [AtomicU64; BUCKETS],
-}
+pub struct Histogram(Histograms<1>);
 
 impl Histogram {
     /// Counts one.
     pub fn record(&self, duration: Duration) {
-        let ms = duration.as_secs_f64() * 1e3;
-        self.counts[MILLISECONDS.partition_point(|bound| *bound < ms)].fetch_add(1, Relaxed);
-        self.sum.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.0.record(0, duration);
     }
 
-    /// Writes its series: cumulative buckets, the sum in seconds, and the count.
+    /// As [`Histograms::write`].
     pub(super) fn write(&self, series: &mut Series<'_>, label: Label<'_>) {
+        self.0.write(0, series, label);
+    }
+}
+
+/// Several durations of the same requests, by size. Those of one size stand side by side: mostly all
+/// durations of a request are about the same, and so are those of all requests.
+#[derive(Debug)]
+#[repr(C, align(64))] // The sums stand in one line of a cache with the short ones, which are most.
+pub(super) struct Histograms<const N: usize> {
+    /// Nanoseconds: they overflow after 584 years of requests.
+    sums: [AtomicU64; N],
+    /// Each without those before it; the last holds what is longer than all bounds.
+    counts: [[AtomicU64; N]; BUCKETS],
+}
+
+impl<const N: usize> Default for Histograms<N> {
+    fn default() -> Self {
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self { sums: zeros(), counts: std::array::from_fn(|_| zeros()) }
+    }
+}
+
+impl<const N: usize> Histograms<N> {
+    /// See [`Agent::look_ahead`](crate::table::Agent::look_ahead).
+    pub(super) fn look_ahead(&self) -> u64 {
+        self.sums[0].load(Relaxed)
+    }
+
+    /// Counts one.
+    pub(super) fn record(&self, which: usize, duration: Duration) {
+        let ms = duration.as_secs_f64() * 1e3;
+        let size = MILLISECONDS.partition_point(|bound| *bound < ms);
+        self.counts[size][which].fetch_add(1, Relaxed);
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.sums[which].fetch_add(ns, Relaxed);
+    }
+
+    /// Writes the series of one: cumulative buckets, the sum in seconds, and the count.
+    pub(super) fn write(&self, which: usize, series: &mut Series<'_>, label: Label<'_>) {
         let mut count = 0;
         let bounds = MILLISECONDS.iter().map(|ms| (ms / 1e3).to_string());
         for (bound, here) in bounds.chain(["+Inf".to_owned()]).zip(&self.counts) {
-            count += here.load(Relaxed);
+            count += here[which].load(Relaxed);
             series.add_part("_bucket", &[label, ("le", &bound)], count);
         }
-        let sum = Duration::from_nanos(self.sum.load(Relaxed));
+        let sum = Duration::from_nanos(self.sums[which].load(Relaxed));
         series.add_part("_sum", &[label], sum.as_secs_f64());
         series.add_part("_count", &[label], count);
     }

@@ -231,7 +231,7 @@ impl Attempts {
     fn settle(&self, lease: Lease, mut permit: Permit, answer: Answer) -> (Exchange, ResponseHead) {
         self.source.settle();
         permit.settle(lease.place());
-        self.agent.metrics.first_byte.record(answer.first_byte);
+        self.agent.metrics.first_byte(answer.first_byte);
         let (agent, deadline) = (self.agent.clone(), self.deadline);
         let Answer { head, body: incoming, at, .. } = answer;
         (Exchange { agent, permit, lease, incoming, at, deadline }, head)

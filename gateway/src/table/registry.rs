@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::{SmallVec, smallvec};
+
 use super::agent::{Agent, AgentState, Split};
 use super::known::Known;
 use super::{Found, Replicas, Snapshot, version_key};
@@ -52,10 +54,10 @@ impl Registry {
         let split = |weight: u32, key: &str| {
             let Replicas { addresses, standing } = found.get(key).cloned().unwrap_or_default();
             let place = |address| self.place(&state, owner, address);
-            Split { weight, pool: Pool::new(addresses.iter().map(place).collect()), standing }
+            Split { weight, pool: Pool::new(addresses.iter().map(place)), standing }
         };
-        let splits: Vec<_> = match owner.versions.as_slice() {
-            [] => vec![split(1, &owner.name)],
+        let splits: SmallVec<[Split; 1]> = match owner.versions.as_slice() {
+            [] => smallvec![split(1, &owner.name)],
             versions => versions
                 .iter()
                 .map(|version| split(version.weight, &version_key(&owner.name, &version.service)))
