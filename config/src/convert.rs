@@ -98,8 +98,12 @@ fn agent(name: &str, written: &raw::Agent, owner: Option<&str>, root: &raw::Root
             .deployment
             .as_ref()
             .filter(|_| own)
-            .map(|written| deployment(&written.value)),
-        scale: written.scale.as_ref().filter(|_| own).map(|written| scale(&written.value)),
+            .map(|written| Box::new(deployment(&written.value))),
+        scale: written
+            .scale
+            .as_ref()
+            .filter(|_| own)
+            .map(|written| Box::new(scale(&written.value))),
     }
 }
 

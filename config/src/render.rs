@@ -89,8 +89,8 @@ fn agent(agent: &Agent) -> Value {
         "health": off_or(agent.health.as_ref().map(health)),
         "keepalive": keepalive(agent.keepalive),
         "paths": agent.paths,
-        "deployment": agent.deployment.as_ref().map(deployment),
-        "scale": agent.scale.as_ref().map(scale),
+        "deployment": agent.deployment.as_deref().map(deployment),
+        "scale": agent.scale.as_deref().map(scale),
     }))
 }
 

@@ -127,10 +127,10 @@ pub struct Agent {
     pub keepalive: Keepalive,
     /// Renamed paths: as the client asks (after the mount) to as the agent is asked.
     pub paths: BTreeMap<String, String>,
-    /// What runs.
-    pub deployment: Option<Deployment>,
+    /// What runs. Apart, as is `scale`: what requests ask of many agents lies the closer together.
+    pub deployment: Option<Box<Deployment>>,
     /// How many run. `None`: one, and `kubectl scale` has the last word.
-    pub scale: Option<Scale>,
+    pub scale: Option<Box<Scale>>,
 }
 
 /// One listed address, `http://host:port`.

@@ -34,7 +34,7 @@ pub(crate) fn objects(run: &Run<'_>, gateway: Workload<'_>) -> Vec<Value> {
         service(workload, workload.name, ("http", SERVICE_PORT)),
         pod::deployment(workload, pod(run)),
     ];
-    objects.extend(autoscaler(workload, run.agent.scale.as_ref()));
+    objects.extend(autoscaler(workload, run.agent.scale.as_deref()));
     objects.push(disruption_budget(workload));
     objects
 }

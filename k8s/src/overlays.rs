@@ -187,7 +187,7 @@ fn external_metrics(table: &Table) -> Component {
 
 /// Load per replica of an agent that has a range.
 fn target(run: &Run<'_>) -> Option<u32> {
-    range(run.agent.scale.as_ref())?.load
+    range(run.agent.scale.as_deref())?.load
 }
 
 /// The types whose load a Deployment bears. The autoscaler adds up all values that match.
@@ -230,7 +230,7 @@ fn keda(table: &Table) -> Component {
 }
 
 fn scaled(run: &Run<'_>, table: &Table) -> Option<Value> {
-    let scale = range(run.agent.scale.as_ref())?;
+    let scale = range(run.agent.scale.as_deref())?;
     let target = scale.load?.to_string();
     let namespace = &table.kubernetes.namespace;
     let url =

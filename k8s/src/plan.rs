@@ -184,5 +184,5 @@ fn measures_cpu(agent: &Agent) -> bool {
     let cpu = |deployment: &Deployment| {
         deployment.requests.cpu_millis.or(deployment.limits.cpu_millis).is_some()
     };
-    agent.deployment.as_ref().is_some_and(cpu)
+    agent.deployment.as_deref().is_some_and(cpu)
 }

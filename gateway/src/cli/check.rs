@@ -153,7 +153,7 @@ fn plural_secret(count: usize) -> &'static str {
 
 /// Every `secret/key` that the table names, with the variables that it fills.
 fn secrets(table: &Table) -> BTreeMap<String, BTreeSet<String>> {
-    let deployments = table.agents.values().filter_map(|agent| agent.deployment.as_ref());
+    let deployments = table.agents.values().filter_map(|agent| agent.deployment.as_deref());
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for deployment in deployments.chain(table.gateway.deployment.as_ref()) {
         for (variable, SecretRef { name, key }) in &deployment.secrets {

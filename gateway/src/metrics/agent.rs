@@ -11,7 +11,9 @@ use crate::error::Code;
 
 /// One agent's metrics.
 #[derive(Debug)]
-#[repr(C, align(64))] // In the order in which they are touched, by the line of a cache.
+// In the order in which they are touched, by the line of a cache; large and rare ones apart, so that
+// those of many agents lie close together.
+#[repr(C, align(64))]
 pub struct AgentMetrics {
     ok: Counter,
     /// Bytes of request bodies.
@@ -22,9 +24,9 @@ pub struct AgentMetrics {
     pub recent: Recent,
     of_each: Histograms<2>,
     upstream_error: Counter,
-    codes: [Counter; Code::ALL.len()],
+    codes: Box<[Counter; Code::ALL.len()]>,
     /// Time in the queue.
-    pub queue: Histogram,
+    pub queue: Box<Histogram>,
     /// Further attempts after the first.
     pub retries: Counter,
     /// Replicas taken out by passive health.
@@ -34,7 +36,7 @@ pub struct AgentMetrics {
     /// Times that its Deployment was woken by this gateway.
     pub wakes: Counter,
     /// From waking it to its first ready replica.
-    pub start: Histogram,
+    pub start: Box<Histogram>,
     /// The `agent` label that it is counted under: its name, or that of all agents beyond the most
     /// that have series of their own.
     pub label: String,
@@ -56,13 +58,13 @@ impl AgentMetrics {
             recent: Recent::default(),
             of_each: Histograms::default(),
             upstream_error: Counter::default(),
-            codes: Code::ALL.map(|_| Counter::default()),
-            queue: Histogram::default(),
+            codes: Box::new(Code::ALL.map(|_| Counter::default())),
+            queue: Box::default(),
             retries: Counter::default(),
             ejections: Counter::default(),
             parks: Counter::default(),
             wakes: Counter::default(),
-            start: Histogram::default(),
+            start: Box::default(),
             label: label.to_owned(),
         }
     }
@@ -98,7 +100,7 @@ impl AgentMetrics {
     }
 
     fn outcomes(&self) -> impl Iterator<Item = (Outcome, &Counter)> {
-        let codes = Code::ALL.into_iter().map(Outcome::Failed).zip(&self.codes);
+        let codes = Code::ALL.into_iter().map(Outcome::Failed).zip(self.codes.iter());
         [(Outcome::Ok, &self.ok), (Outcome::UpstreamError, &self.upstream_error)]
             .into_iter()
             .chain(codes)

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Ten-second slots that make up the last minute, and the one being filled.
-const SLOTS: usize = 7;
+/// Ten-second slots that make up the last minute, beside the one being filled.
+const SLOTS: usize = 6;
 const SLOT_SECONDS: u64 = 10;
 /// Powers of √2 from 0.1 ms: bucket 47 begins at about 20 minutes.
 const BUCKETS: usize = 48;
@@ -16,18 +16,27 @@ pub struct Recent {
     slot: AtomicU64,
     total: AtomicU64,
     errors: AtomicU64,
-    counts: [[AtomicU32; BUCKETS]; SLOTS],
+    now: Counts,
+    /// Apart, so that the counts of many agents lie close together.
+    before: Box<[Counts; SLOTS]>,
 }
+
+type Counts = [AtomicU32; BUCKETS];
 
 impl Default for Recent {
     fn default() -> Self {
         Self {
             slot: AtomicU64::new(0),
-            counts: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU32::new(0))),
             total: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            now: zeros(),
+            before: Box::new(std::array::from_fn(|_| zeros())),
         }
     }
+}
+
+fn zeros() -> Counts {
+    std::array::from_fn(|_| AtomicU32::new(0))
 }
 
 /// What [`Recent`] adds up to.
@@ -48,12 +57,11 @@ pub struct Summary {
 impl Recent {
     /// See [`Agent::look_ahead`](crate::table::Agent::look_ahead). The shortest are the most.
     pub(super) fn look_ahead(&self) -> u32 {
-        self.counts[self.slot.load(Relaxed) as usize % SLOTS][0].load(Relaxed)
+        self.now[0].load(Relaxed)
     }
 
     pub(super) fn record(&self, duration: Duration, error: bool) {
-        let slot = self.slot.load(Relaxed) as usize % SLOTS;
-        self.counts[slot][bucket(duration)].fetch_add(1, Relaxed);
+        self.now[bucket(duration)].fetch_add(1, Relaxed);
         self.total.fetch_add(1, Relaxed);
         if error {
             self.errors.fetch_add(1, Relaxed);
@@ -63,14 +71,18 @@ impl Recent {
     pub(super) fn rotate(&self, now: Duration) {
         let due = now.as_secs() / SLOT_SECONDS;
         let mut slot = self.slot.load(Relaxed);
-        if due.saturating_sub(slot) > SLOTS as u64 {
-            slot = due - SLOTS as u64;
+        if due.saturating_sub(slot) > SLOTS as u64 + 1 {
+            slot = due - SLOTS as u64 - 1;
         }
         while slot < due {
-            slot += 1;
-            for count in &self.counts[slot as usize % SLOTS] {
-                count.store(0, Relaxed);
+            for (now, before) in self.now.iter().zip(&self.before[slot as usize % SLOTS]) {
+                // Mostly there is nothing, and nothing has to be written.
+                let count = if now.load(Relaxed) == 0 { 0 } else { now.swap(0, Relaxed) };
+                if before.load(Relaxed) != count {
+                    before.store(count, Relaxed);
+                }
             }
+            slot += 1;
             self.slot.store(slot, Relaxed);
         }
     }
@@ -85,14 +97,14 @@ impl Recent {
     #[must_use]
     pub fn summary(&self, uptime: Duration) -> Summary {
         let mut sums = [0u64; BUCKETS];
-        for slot in &self.counts {
+        for slot in self.before.iter().chain([&self.now]) {
             for (sum, count) in sums.iter_mut().zip(slot) {
                 *sum += u64::from(count.load(Relaxed));
             }
         }
         let all: u64 = sums.iter().sum();
         let begun = self.slot.load(Relaxed) * SLOT_SECONDS;
-        let full = Duration::from_secs((SLOTS as u64 - 1) * SLOT_SECONDS);
+        let full = Duration::from_secs(SLOTS as u64 * SLOT_SECONDS);
         let window = (full + uptime.saturating_sub(Duration::from_secs(begun))).min(uptime);
         Summary {
             rate: all as f64 / window.as_secs_f64().max(1.0),

@@ -214,7 +214,7 @@ pub(super) fn table(agents: &[Agent]) -> Table {
 /// An agent that is run with this command, the rest at its defaults.
 pub(in crate::cli::up) fn agent(name: &str, command: &[&str]) -> Agent {
     let command = command.iter().map(|word| (*word).to_owned()).collect();
-    let deployment = Some(Deployment { command, ..Deployment::default() });
+    let deployment = Some(Box::new(Deployment { command, ..Deployment::default() }));
     let text = format!("[agents.{name}]\nendpoints = [\"http://127.0.0.1:1\"]\ntimeout = \"2s\"\n");
     let mut table = config::parse(&text, "test").unwrap().table;
     Agent { deployment, ..table.agents.remove(name).unwrap() }
@@ -246,7 +246,7 @@ pub(super) fn limited(mut agent: Agent, bytes: u64) -> Agent {
 
 pub(super) fn scaled(mut agent: Agent, replicas: u32) -> Agent {
     let none = Duration::ZERO;
-    agent.scale = Some(Scale {
+    agent.scale = Some(Box::new(Scale {
         min: replicas,
         max: replicas.max(1),
         cpu: None,
@@ -254,6 +254,6 @@ pub(super) fn scaled(mut agent: Agent, replicas: u32) -> Agent {
         idle: None,
         up: ScaleUp { window: none, pods: 1, period: none },
         down: ScaleDown { window: none },
-    });
+    }));
     agent
 }
