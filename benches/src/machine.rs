@@ -11,8 +11,8 @@ pub fn binary() -> io::Result<PathBuf> {
     if let Some(binary) = std::env::var_os("SWITCHYARD_BIN") {
         return PathBuf::from(binary).canonicalize();
     }
-    let mut command = Command::new(workspace().join("gateway/release"));
-    let built = command.stderr(Stdio::inherit()).output()?;
+    let release = workspace().join("gateway/release");
+    let built = Command::new(release).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&built.stdout);
     match text.lines().next_back().filter(|_| built.status.success()) {
         Some(path) => Ok(path.into()),

@@ -7,8 +7,7 @@ pub mod sleep;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -81,11 +80,6 @@ impl Admission {
         if self.limit.swap(places, SeqCst) < places && self.queued() > 0 {
             self.let_in();
         }
-    }
-
-    /// See [`Agent::look_ahead`](crate::table::Agent::look_ahead).
-    pub(crate) fn look_ahead(&self) -> (u32, usize) {
-        (self.taken.load(Relaxed), self.waiting.load(Relaxed))
     }
 
     /// Takes a place if one is free and nobody waits for it.

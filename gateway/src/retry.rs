@@ -54,7 +54,7 @@ struct Counts {
 }
 
 impl Budget {
-    /// See [`Agent::look_ahead`](crate::table::Agent::look_ahead).
+    /// See [`Agent::look_ahead`](crate::table::Agent::look_ahead). The places are in the same line.
     pub(crate) fn look_ahead(&self) -> u32 {
         self.window.load(Relaxed)
     }

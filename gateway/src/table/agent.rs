@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::known::Known;
-use super::{Shares, Standing};
 use smallvec::SmallVec;
 
+use super::known::Known;
+use super::{Shares, Standing};
 use crate::admission::Admission;
 use crate::admission::gap::Gap;
 use crate::admission::sleep::{Mode, Sleep};
@@ -127,7 +127,7 @@ impl Agent {
         std::hint::black_box((
             (settings.max_body, settings.timeout, settings.retry.is_some(), settings.keepalive.max),
             (settings.max_in_flight, settings.affinity.is_some(), self.eject.is_some()),
-            (self.state.admission.look_ahead(), self.state.budget.look_ahead()),
+            self.state.budget.look_ahead(),
             self.metrics.look_ahead(),
             place.map(|place| (place.in_flight(), place.probe.is_unhealthy())),
             self.headers.mount().as_bytes().first().copied(),
