@@ -23,6 +23,13 @@ pub(crate) fn advise(root: &Root, notes: &mut Notes) {
     advise_gateway(gateway, notes);
     let agents = in_file_order(root);
     advise_drain(gateway, &agents, notes);
+    if let Some(tenants) =
+        root.tenants.as_ref().filter(|_| gateway.trusted_proxies().value.is_empty())
+    {
+        let message = "nobody's `tenants.header` is believed: `trusted_proxies` is empty";
+        let hint = "trusted_proxies = [\"10.0.0.0/8\"]: who sets that header".to_owned();
+        notes.add(tenants.at, message, Some(hint));
+    }
     let served = services(root, &agents, |_, _, _| {});
     for (name, written) in &agents {
         let agent = &written.value;
@@ -126,7 +133,8 @@ fn advise_queue(agent: &Agent, notes: &mut Notes) {
     if max.value == 0 {
         return;
     }
-    if queue.at.is_here() && agent.max_in_flight().value == 0 && !parks {
+    let fills = agent.max_in_flight().value > 0 || agent.memory().value.is_some();
+    if queue.at.is_here() && !fills && !parks {
         let message = "the queue is never used: `max_in_flight` is 0, so no replica is ever full";
         notes.add(queue.at, message, Some("set max_in_flight, for example 8".to_owned()));
     }

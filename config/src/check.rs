@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::raw::{Agent, Gateway, Root, Version};
+use crate::convert::memory_limit;
+use crate::raw::{Agent, Gateway, Rate, Root, Tenants, Version};
 use crate::reader::{Notes, Origin, quoted};
 use crate::section::At;
 use crate::shares::Shares;
@@ -24,9 +25,13 @@ pub(crate) fn check(root: &Root, notes: &mut Notes) {
     }
     let shares = Shares::of(root);
     check_services(root, &agents, notes);
+    if let Some(tenants) = &root.tenants {
+        check_tenants(tenants, notes);
+    }
     for (name, agent) in &agents {
         check_agent(name, agent, notes);
         check_shares(name, agent, root, &shares, notes);
+        check_memory(&agent.value, runs_in(name, &agent.value, root, &shares), notes);
     }
     shares.note_circles(root, notes);
 }
@@ -96,6 +101,55 @@ pub(crate) fn full_name(service: &str, root: &Root) -> String {
     }
 }
 
+/// In whose Deployment an agent runs.
+fn runs_in<'r>(name: &str, agent: &'r Agent, root: &'r Root, shares: &Shares<'_>) -> &'r Agent {
+    let agents = root.agents.as_ref().map(|agents| &agents.value);
+    let owner = shares.owner(name).and_then(|owner| agents?.get(owner));
+    owner.map_or(agent, |owner| &owner.value)
+}
+
+fn check_tenants(tenants: &At<Tenants>, notes: &mut Notes) {
+    let At { value: tenants, at } = tenants;
+    if tenants.header.is_none() && !tenants.partial {
+        let hint = "for example header = \"x-tenant-id\"".to_owned();
+        notes.add(*at, "`tenants` needs the `header` that names them", Some(hint));
+    }
+    check_rate(tenants.rate(), notes);
+    for tenant in tenants.known().value.values() {
+        tenant.value.rate.iter().for_each(|rate| check_rate(rate, notes));
+    }
+}
+
+fn check_rate(rate: &At<Option<Rate>>, notes: &mut Notes) {
+    let Some(limits) = &rate.value else { return };
+    let any = limits.requests.is_some() || limits.bytes.is_some() || limits.concurrent.is_some();
+    if !any && !limits.partial {
+        let hint = "for example rate = { requests = 600 }".to_owned();
+        notes.add(rate.at, "this `rate` limits nothing", Some(hint));
+    }
+}
+
+/// That there is something to fit in, and anything fits. `runs`: in whose Deployment.
+fn check_memory(agent: &Agent, runs: &Agent, notes: &mut Notes) {
+    let At { value, at } = agent.memory();
+    let Some(memory) = value.as_ref().filter(|memory| !memory.partial) else { return };
+    let Some(base) = memory.base else {
+        let hint = "for example memory = { base = \"64MiB\", per_body_byte = 40 }".to_owned();
+        return notes.add(*at, "`memory` needs a `base`, what any request needs", Some(hint));
+    };
+    let Some(limit) = memory_limit(memory, runs) else {
+        let hint = "deployment = { limits = { memory = \"512MiB\" } }, or memory.limit".to_owned();
+        let message = "`memory` needs to know what a replica has";
+        return notes.add(*at, message, Some(hint));
+    };
+    if base.value > limit.value {
+        let (base_shown, limit) = (units::show_size(base.value), units::show_size(limit.value));
+        let message =
+            format!("no request would ever fit: each needs {base_shown}, a replica has {limit}");
+        notes.add(base.at, message, Some("a smaller base, or a larger limit".to_owned()));
+    }
+}
+
 /// What concerns the agent alone.
 fn check_agent(name: &str, agent: &At<Agent>, notes: &mut Notes) {
     let At { value: agent, at } = agent;
@@ -108,6 +162,7 @@ fn check_agent(name: &str, agent: &At<Agent>, notes: &mut Notes) {
         let hint = "for example affinity = { header = \"x-session-id\" }".to_owned();
         notes.add(agent.affinity().at, "`affinity` needs a `header`", Some(hint));
     }
+    check_rate(agent.rate(), notes);
     if let Some(eject) = &agent.eject().value {
         let (time, most) = (eject.time(), eject.time_max());
         if time.value > most.value {

@@ -11,8 +11,8 @@ use crate::raw;
 use crate::section::At;
 use crate::shares::Shares;
 use crate::table::{
-    Agent, Deployment, Eject, Gateway, Health, Keepalive, Kubernetes, Queue, Resources, Retry,
-    Scale, ScaleDown, ScaleUp, Table, Version,
+    Agent, Deployment, Eject, Gateway, Health, Keepalive, Kubernetes, Memory, Queue, Rate,
+    Resources, Retry, Scale, ScaleDown, ScaleUp, Table, Tenant, Tenants, Version,
 };
 
 /// Open requests get this much longer than the longest agent's timeout.
@@ -33,6 +33,7 @@ pub(crate) fn table(root: &raw::Root, text: &str) -> Table {
     Table {
         gateway: gateway(&root.gateway().value, longest + DRAIN_GRACE),
         kubernetes: Kubernetes { namespace: root.kubernetes().value.namespace().value.clone() },
+        tenants: root.tenants.as_ref().and_then(|written| tenants(&written.value)),
         agents,
         hash: Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect(),
     }
@@ -51,6 +52,7 @@ fn gateway(written: &raw::Gateway, drain_timeout: Duration) -> Gateway {
         keepalive_timeout: written.keepalive_timeout().value,
         max_header_bytes: count(written.max_header_bytes()),
         max_connections: count(written.max_connections()),
+        max_memory: written.max_memory.map(|written| written.value),
         route_body_max: count(written.route_body_max()),
         trusted_proxies: list(written.trusted_proxies()),
         access_log: written.access_log().value,
@@ -82,6 +84,8 @@ fn agent(name: &str, written: &raw::Agent, owner: Option<&str>, root: &raw::Root
         heartbeat: written.heartbeat().value,
         on_disconnect: written.on_disconnect().value,
         max_in_flight: Some(small(written.max_in_flight())).filter(|limit| *limit != 0),
+        memory: written.memory().value.as_ref().and_then(|written| memory(written, runs)),
+        rate: written.rate().value.as_ref().map(|written| Box::new(rate(written))),
         queue: queue(&written.queue().value),
         affinity: written
             .affinity()
@@ -119,7 +123,58 @@ fn versions(written: &raw::Agent) -> Vec<Version> {
 }
 
 fn queue(written: &raw::Queue) -> Queue {
-    Queue { max: count(written.max()), timeout: written.timeout().value }
+    Queue {
+        max: count(written.max()),
+        bytes: written.bytes().value,
+        timeout: written.timeout().value,
+    }
+}
+
+/// In a replica of `runs`.
+fn memory(written: &raw::Memory, runs: &raw::Agent) -> Option<Memory> {
+    Some(Memory {
+        base: written.base?.value,
+        per_body_byte: written.per_body_byte().value,
+        limit: memory_limit(written, runs)?.value,
+    })
+}
+
+/// What a replica has: as `memory` says, or the container's limit.
+pub(crate) fn memory_limit(written: &raw::Memory, runs: &raw::Agent) -> Option<At<u64>> {
+    let container = || runs.deployment.as_ref()?.value.limits.as_ref()?.value.memory;
+    written.limit.or_else(container)
+}
+
+fn rate(written: &raw::Rate) -> Rate {
+    Rate {
+        requests: written.requests.map(|requests| requests.value),
+        bytes: written.bytes.map(|bytes| bytes.value),
+        concurrent: written.concurrent.as_ref().map(small),
+        window: written.window().value,
+    }
+}
+
+fn tenants(written: &raw::Tenants) -> Option<Tenants> {
+    let unlisted = Tenant {
+        weight: small(written.weight()),
+        priority: written.priority().value,
+        rate: written.rate().value.as_ref().map(rate),
+    };
+    let known = |(name, At { value, .. }): (&String, &At<raw::Tenant>)| {
+        let tenant = Tenant {
+            weight: value.weight.as_ref().map_or(unlisted.weight, small),
+            priority: value.priority.map_or(unlisted.priority, |written| written.value),
+            rate: value.rate.as_ref().map_or(unlisted.rate, |at| at.value.as_ref().map(rate)),
+        };
+        (name.clone(), tenant)
+    };
+    Some(Tenants {
+        header: written.header.as_ref()?.value.clone(),
+        max: count(written.max()),
+        reserve: written.reserve().value,
+        unlisted,
+        known: written.known().value.iter().map(known).collect(),
+    })
 }
 
 fn retry(written: &raw::Retry) -> Retry {
@@ -135,6 +190,8 @@ fn eject(written: &raw::Eject) -> Eject {
         consecutive: small(written.consecutive()),
         time: written.time().value,
         time_max: written.time_max().value,
+        failure_percent: small(written.failure_percent()),
+        failure_min: small(written.failure_min()),
         max_percent: small(written.max_percent()),
     }
 }

@@ -126,16 +126,49 @@ impl Scalar for Share {
     }
 
     fn parse(value: &DeValue<'_>) -> Result<f64, Wrong> {
-        let written = match value {
-            DeValue::Integer(integer) => integer.as_str(),
-            DeValue::Float(float) => float.as_str(),
-            _ => return Err(Wrong::Kind),
-        };
-        match written.parse::<f64>() {
-            Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-            _ => Err(Wrong::Bounds(format!("is a share from 0 to 1, not {}", quoted(written)))),
-        }
+        number(value, 1.0).map_err(|wrong| match wrong {
+            Some(written) => Wrong::Bounds(format!("is a share from 0 to 1, not {written}")),
+            None => Wrong::Kind,
+        })
     }
+}
+
+/// So many for each: a number from 0 to a million.
+pub(crate) struct Factor;
+
+/// Largest [`Factor`].
+const MAX_FACTOR: f64 = 1e6;
+
+impl Scalar for Factor {
+    type Value = f64;
+
+    fn leaf() -> Leaf {
+        Leaf::new(
+            "a number from 0 to 1000000",
+            "40",
+            json!({"type": "number", "minimum": 0, "maximum": MAX_FACTOR}),
+        )
+    }
+
+    fn parse(value: &DeValue<'_>) -> Result<f64, Wrong> {
+        number(value, MAX_FACTOR).map_err(|wrong| match wrong {
+            Some(written) => {
+                Wrong::Bounds(format!("is a number from 0 to {MAX_FACTOR}, not {written}"))
+            }
+            None => Wrong::Kind,
+        })
+    }
+}
+
+/// A number from 0 to `max`; else what is written, if it is one.
+fn number(value: &DeValue<'_>, max: f64) -> Result<f64, Option<String>> {
+    let written = match value {
+        DeValue::Integer(integer) => integer.as_str(),
+        DeValue::Float(float) => float.as_str(),
+        _ => return Err(None),
+    };
+    let number = written.parse::<f64>().ok().filter(|number| (0.0..=max).contains(number));
+    number.ok_or_else(|| Some(quoted(written)))
 }
 
 /// A duration between two bounds in milliseconds, both included.

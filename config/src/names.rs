@@ -15,3 +15,17 @@ pub const AGENT_PORT: u16 = 8000;
 pub const LOAD_METRIC: &str = "agent_load";
 /// Label of [`LOAD_METRIC`] that names the agent's type.
 pub const LOAD_LABEL: &str = "agent";
+/// Longest name of a tenant, bytes.
+pub const TENANT_MAX: usize = 128;
+/// The tenant of who is not named, or whose name isn't believed.
+pub const NOBODY: &str = "";
+/// What tenants beyond the most that are told apart are together. No tenant can be called that: it
+/// has a character that names don't.
+pub const OTHER_TENANTS: &str = "(other)";
+
+/// Whether this can be a tenant's name.
+#[must_use]
+pub fn is_tenant(name: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"._:/+=@-".contains(b);
+    (1..=TENANT_MAX).contains(&name.len()) && name.iter().all(fits)
+}

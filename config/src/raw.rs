@@ -6,10 +6,10 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::kinds::pods::{AgentType, Argument, EnvValue, Image, Label, Secret, Service, Variable};
-use crate::kinds::web::{Address, Header, Http, Network, Path, ProbePath};
+use crate::kinds::web::{Address, Header, Http, Network, Path, ProbePath, TenantName};
 use crate::kinds::words::OneOf;
 use crate::kinds::{
-    Bytes, Clock, Cpu, Flag, Line, MAX_BYTES, Other, Pause, Share, Time, Whole, YEAR_MS,
+    Bytes, Clock, Cpu, Factor, Flag, Line, MAX_BYTES, Other, Pause, Share, Time, Whole, YEAR_MS,
 };
 use crate::reader::{Notes, Reader};
 use crate::section::{
@@ -25,6 +25,8 @@ const MAX_KEPT: u64 = 64 << 20;
 const MIN_HEAD: u64 = 8 << 10;
 /// Longest stabilisation window that Kubernetes takes.
 const MAX_WINDOW_MS: u64 = 3_600_000;
+/// Longest window of a rate.
+const DAY_MS: u64 = 24 * 3_600_000;
 /// Longest scaling period that Kubernetes takes.
 const MAX_PERIOD_MS: u64 = 1_800_000;
 
@@ -35,6 +37,8 @@ section! {
         gateway: Gateway = {},
         /// Where the manifests go.
         kubernetes: Kubernetes = {},
+        /// Who the callers are. Without it, all are one.
+        tenants: Tenants,
         /// What holds for every agent that doesn't say otherwise: any key of an agent. Tables such
         /// as `queue` are merged key by key.
         defaults: Defaults,
@@ -70,6 +74,9 @@ section! {
         max_header_bytes: Bytes<MIN_HEAD, { 16 << 20 }> = "64KiB",
         /// Most client connections at once; clamped to what the limit on open files allows.
         max_connections: Whole<1, 10_000_000> = 50000,
+        /// Beyond this much memory of the gateway's own, new requests are refused until there is less.
+        max_memory: Bytes<{ 16 << 20 }, MAX_BYTES>
+            => "nine tenths of the memory limit of the gateway's cgroup, where it has one",
         /// How far the body of `POST /invoke` may be read to find its agent.
         route_body_max: Bytes<0, MAX_KEPT> = "64KiB",
         /// Networks whose `x-forwarded-*` and `forwarded` headers are believed.
@@ -88,6 +95,56 @@ section! {
     Kubernetes {
         /// The namespace of everything that is rendered, and of every `service` that names none.
         namespace: Label = "ai-agents",
+    }
+}
+
+section! {
+    /// Who the callers are: by it the places of a full agent are shared fairly.
+    Tenants {
+        /// The request header that names the caller. It is believed only from `trusted_proxies`, and
+        /// taken out of anybody else's requests.
+        header: Header as needed; eg "x-tenant-id",
+        /// Most tenants that are told apart; further ones share one line, `other`. Those in `known`
+        /// always have theirs.
+        max: Whole<1, 100_000> = 256,
+        /// What each lower class of priority gets, while it waits, of all that is served, however much
+        /// the higher ones want.
+        reserve: Share = 0.1,
+        /// Share of who is not in `known`, relative to the others that wait.
+        weight: Whole<1, 1_000> = 1,
+        /// Priority of who is not in `known`.
+        priority: OneOf<table::Priority> = "normal",
+        /// What each who is not in `known` may ask of all agents together.
+        rate: OrOff<Rate> = "off"; eg { requests = 600 },
+        /// Tenants by name.
+        known: Map<TenantName, Tenant> = {}; eg { acme = { weight = 3, priority = "high" } },
+    }
+}
+
+section! {
+    /// One tenant. What it doesn't say is as for those who are not listed.
+    Tenant {
+        /// Its share, relative to the others that wait.
+        weight: Whole<1, 1_000> => "`tenants.weight`",
+        /// Which class it waits in: a higher one is served first.
+        priority: OneOf<table::Priority> => "`tenants.priority`",
+        /// What it may ask of all agents together.
+        rate: OrOff<Rate> => "`tenants.rate`"; eg { requests = 6000 },
+    }
+}
+
+section! {
+    /// What a caller may ask for, over all gateways. What is not there has no limit.
+    Rate {
+        /// Requests in a window.
+        requests: Whole<1, { 1_000 * MILLION }>; eg 600,
+        /// Bytes of request bodies in a window. A body that is larger than what is left is still taken
+        /// if anything is left, and the next ones wait the longer.
+        bytes: Bytes<1, MAX_BYTES>; eg "64MiB",
+        /// Requests at once, those that wait in line too.
+        concurrent: Whole<1, MILLION>; eg 20,
+        /// The window.
+        window: Time<1_000, DAY_MS> = "60s",
     }
 }
 
@@ -130,6 +187,11 @@ section! {
         on_disconnect: OneOf<table::OnDisconnect> = "cancel",
         /// Requests at once for each replica, over all gateways; 0 is no limit.
         max_in_flight: Whole<0, MILLION> = 0,
+        /// What a request needs of its replica's memory: a replica takes none that doesn't fit beside
+        /// what it has.
+        memory: OrOff<Memory> = "off"; eg { base = "64MiB", per_body_byte = 40 },
+        /// What each tenant may ask this agent for; without `[tenants]`, all callers together.
+        rate: OrOff<Rate> = "off"; eg { requests = 600 },
         /// Where requests wait when every replica is full.
         queue: Queue = {},
         /// Requests with the same value in a header go to the same replica.
@@ -170,8 +232,23 @@ section! {
     Queue {
         /// Most requests that wait; 0: none waits.
         max: Whole<0, MILLION> = 64,
+        /// Most bytes of their bodies that are held meanwhile; the rest is left unread.
+        bytes: Bytes<0, MAX_BYTES> = "64MiB",
         /// Longest wait.
         timeout: Clock = "30s",
+    }
+}
+
+section! {
+    /// What a request needs of its replica's memory.
+    Memory {
+        /// Whatever its size.
+        base: Bytes<0, MAX_BYTES> as needed; eg "64MiB",
+        /// For each byte of its body. A body of unknown length that isn't here after 1 MiB counts as
+        /// `max_body`.
+        per_body_byte: Factor = 0; eg 40,
+        /// What a replica has.
+        limit: Bytes<1, MAX_BYTES> => "`deployment.limits.memory`",
     }
 }
 
@@ -204,6 +281,11 @@ section! {
         time: Clock = "1s",
         /// How long at most.
         time_max: Clock = "30s",
+        /// Failures among the last 10 seconds' requests, answers of 500 and above too, that eject, in
+        /// percent, if the other replicas fail less than half as often.
+        failure_percent: Whole<1, 100> = 50,
+        /// Fewest requests within those 10 seconds that can say so.
+        failure_min: Whole<1, MILLION> = 10,
         /// Largest share of the replicas that may be out, in percent; never the last one.
         max_percent: Whole<1, 100> = 50,
     }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::words::spelling;
 use crate::table::{
-    Agent, Deployment, Eject, Endpoint, Gateway, Health, Keepalive, Queue, Resources, Retry, Scale,
-    Table, Version,
+    Agent, Deployment, Eject, Endpoint, Gateway, Health, Keepalive, Memory, Queue, Rate, Resources,
+    Retry, Scale, Table, Tenant, Tenants, Version,
 };
 use crate::units::{show_cpu, show_duration, show_size};
 
@@ -19,11 +19,12 @@ use crate::units::{show_cpu, show_duration, show_size};
 pub fn render_json(table: &Table) -> Value {
     let agents: Map<String, Value> =
         table.agents.iter().map(|(name, of)| (name.clone(), agent(of))).collect();
-    json!({
+    tidy(json!({
         "gateway": gateway(&table.gateway),
         "kubernetes": {"namespace": table.kubernetes.namespace},
+        "tenants": table.tenants.as_ref().map(tenants),
         "agents": agents,
-    })
+    }))
 }
 
 /// Without what is null or empty: a table can't say either.
@@ -57,6 +58,7 @@ fn gateway(gateway: &Gateway) -> Value {
         "keepalive_timeout": show_duration(gateway.keepalive_timeout),
         "max_header_bytes": show_size(gateway.max_header_bytes as u64),
         "max_connections": gateway.max_connections,
+        "max_memory": gateway.max_memory.map(show_size),
         "route_body_max": show_size(gateway.route_body_max as u64),
         "trusted_proxies": proxies,
         "access_log": gateway.access_log,
@@ -82,6 +84,8 @@ fn agent(agent: &Agent) -> Value {
         "heartbeat": off_or(agent.heartbeat.map(|pause| json!(show_duration(pause)))),
         "on_disconnect": spelling(agent.on_disconnect),
         "max_in_flight": agent.max_in_flight.unwrap_or(0),
+        "memory": off_or(agent.memory.map(memory)),
+        "rate": off_or(agent.rate.as_deref().map(rate)),
         "queue": queue(agent.queue),
         "affinity": off_or(agent.affinity.as_ref().map(|header| json!({"header": header}))),
         "retry": off_or(agent.retry.map(retry)),
@@ -107,7 +111,47 @@ fn version(version: &Version) -> Value {
 }
 
 fn queue(queue: Queue) -> Value {
-    json!({"max": queue.max, "timeout": show_duration(queue.timeout)})
+    json!({
+        "max": queue.max,
+        "bytes": show_size(queue.bytes),
+        "timeout": show_duration(queue.timeout),
+    })
+}
+
+fn memory(memory: Memory) -> Value {
+    json!({
+        "base": show_size(memory.base),
+        "per_body_byte": memory.per_body_byte,
+        "limit": show_size(memory.limit),
+    })
+}
+
+fn rate(rate: &Rate) -> Value {
+    tidy(json!({
+        "requests": rate.requests,
+        "bytes": rate.bytes.map(show_size),
+        "concurrent": rate.concurrent,
+        "window": show_duration(rate.window),
+    }))
+}
+
+fn tenants(tenants: &Tenants) -> Value {
+    let known: Map<String, Value> =
+        tenants.known.iter().map(|(name, of)| (name.clone(), tenant(of))).collect();
+    let mut value = tenant(&tenants.unlisted);
+    value["header"] = json!(tenants.header);
+    value["max"] = json!(tenants.max);
+    value["reserve"] = json!(tenants.reserve);
+    value["known"] = Value::Object(known);
+    tidy(value)
+}
+
+fn tenant(tenant: &Tenant) -> Value {
+    json!({
+        "weight": tenant.weight,
+        "priority": spelling(tenant.priority),
+        "rate": off_or(tenant.rate.as_ref().map(rate)),
+    })
 }
 
 fn retry(retry: Retry) -> Value {
@@ -123,6 +167,8 @@ fn eject(eject: Eject) -> Value {
         "consecutive": eject.consecutive,
         "time": show_duration(eject.time),
         "time_max": show_duration(eject.time_max),
+        "failure_percent": eject.failure_percent,
+        "failure_min": eject.failure_min,
         "max_percent": eject.max_percent,
     })
 }

@@ -15,6 +15,8 @@ pub struct Table {
     pub gateway: Gateway,
     /// Where the manifests go.
     pub kubernetes: Kubernetes,
+    /// Who the callers are; `None`: all are one.
+    pub tenants: Option<Tenants>,
     /// Agents by type, in alphabetical order.
     pub agents: BTreeMap<String, Agent>,
     /// SHA-256 of the file's bytes, lower-case hex, all 64 digits.
@@ -46,6 +48,9 @@ pub struct Gateway {
     pub max_header_bytes: usize,
     /// Most client connections at once.
     pub max_connections: usize,
+    /// Beyond this much memory of its own, bytes, new requests are refused. `None`: nine tenths of the
+    /// cgroup's limit, where there is one.
+    pub max_memory: Option<u64>,
     /// How far a body is read to find its agent, bytes.
     pub route_body_max: usize,
     /// Networks whose forwarded headers are believed.
@@ -76,6 +81,56 @@ pub enum Discovery {
 pub struct Kubernetes {
     /// Namespace of everything that is rendered.
     pub namespace: String,
+}
+
+/// `[tenants]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tenants {
+    /// The request header that names the caller, lower case.
+    pub header: String,
+    /// Most tenants that are told apart.
+    pub max: usize,
+    /// What each lower class gets, while it waits, of all that is served.
+    pub reserve: f64,
+    /// Those that are not listed.
+    pub unlisted: Tenant,
+    /// The listed ones, by name.
+    pub known: BTreeMap<String, Tenant>,
+}
+
+/// One tenant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tenant {
+    /// Its share, relative to the others that wait.
+    pub weight: u32,
+    /// Its class.
+    pub priority: Priority,
+    /// What it may ask of all agents together; `None` is "off".
+    pub rate: Option<Rate>,
+}
+
+/// A class of tenants: those of a higher one are served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// When nobody of `high` waits.
+    Normal,
+    /// When nobody else waits.
+    Low,
+}
+
+/// `rate = { requests, bytes, concurrent, window }`, over all gateways. `None`: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests in a window.
+    pub requests: Option<u64>,
+    /// Bytes of request bodies in a window.
+    pub bytes: Option<u64>,
+    /// Requests at once, waiting ones too.
+    pub concurrent: Option<u32>,
+    /// The window.
+    pub window: Duration,
 }
 
 /// `[agents.<type>]`, with `[defaults]` applied.
@@ -112,6 +167,10 @@ pub struct Agent {
     pub on_disconnect: OnDisconnect,
     /// Requests at once per replica; `None` is no limit (0 in the table).
     pub max_in_flight: Option<u32>,
+    /// What a request needs of its replica's memory; `None` is "off".
+    pub memory: Option<Memory>,
+    /// What each tenant may ask this agent for; `None` is "off".
+    pub rate: Option<Box<Rate>>,
     /// Where requests wait when every replica is full.
     pub queue: Queue,
     /// Session affinity: the request header whose value sticks to a replica, lower case; `None` is
@@ -183,11 +242,32 @@ pub enum OnDisconnect {
     Continue,
 }
 
-/// `queue = { max, timeout }`.
+/// `memory = { base, per_body_byte, limit }`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Memory {
+    /// What a request needs whatever its size, bytes.
+    pub base: u64,
+    /// And for each byte of its body.
+    pub per_body_byte: f64,
+    /// What a replica has, bytes.
+    pub limit: u64,
+}
+
+impl Memory {
+    /// What a request with such a body needs, bytes.
+    #[must_use]
+    pub fn need(&self, body: u64) -> u64 {
+        self.base.saturating_add((self.per_body_byte * body as f64) as u64)
+    }
+}
+
+/// `queue = { max, bytes, timeout }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
     /// Most requests that wait; 0: none waits.
     pub max: usize,
+    /// Most bytes of their bodies that are held meanwhile.
+    pub bytes: u64,
     /// Longest wait.
     pub timeout: Duration,
 }
@@ -203,7 +283,7 @@ pub struct Retry {
     pub buffer: usize,
 }
 
-/// `eject = { consecutive, time, time_max, max_percent }`.
+/// `eject = { consecutive, time, time_max, failure_percent, failure_min, max_percent }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Eject {
     /// Failures in a row that eject (a refused or reset connection ejects at once).
@@ -212,6 +292,10 @@ pub struct Eject {
     pub time: Duration,
     /// Longest ejection.
     pub time_max: Duration,
+    /// Share of failures in the last 10 s, percent, that ejects.
+    pub failure_percent: u32,
+    /// Fewest requests in those 10 s that can say so.
+    pub failure_min: u32,
     /// Largest share of an agent's replicas that may be out, percent.
     pub max_percent: u32,
 }

@@ -206,7 +206,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    const QUEUE: config::Queue = config::Queue { max: 2, timeout: Duration::from_secs(5) };
+    const QUEUE: config::Queue =
+        config::Queue { max: 2, bytes: 1 << 20, timeout: Duration::from_secs(5) };
 
     fn one_place() -> Arc<Admission> {
         let admission = Arc::new(Admission::default());

@@ -448,6 +448,8 @@ mod tests {
         consecutive: 3,
         time: Duration::from_secs(60),
         time_max: Duration::from_secs(200),
+        failure_percent: 50,
+        failure_min: 10,
         max_percent: 50,
     };
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use toml::de::DeValue;
 
 use crate::kinds::{Scalar, text};
+use crate::names::TENANT_MAX;
 use crate::reader::{Wrong, quoted};
 use crate::section::{Leaf, Name};
 use crate::table::Endpoint;
@@ -97,6 +98,30 @@ impl Scalar for Header {
             return Err(Wrong::Kind);
         }
         Ok(written.to_ascii_lowercase())
+    }
+}
+
+/// The name of a tenant, as its header says it.
+pub(crate) struct TenantName;
+
+impl Name for TenantName {
+    const PLACEHOLDER: &'static str = "TENANT";
+
+    fn leaf() -> Leaf {
+        Leaf::new(
+            "a tenant's name",
+            "\"acme\"",
+            json!({"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"}),
+        )
+    }
+
+    fn check(name: &str) -> Result<(), (String, Option<String>)> {
+        if crate::names::is_tenant(name.as_bytes()) {
+            return Ok(());
+        }
+        let message = format!("`{}` can't be a tenant's name", quoted(name));
+        let hint = format!("1 to {TENANT_MAX} of A-Z a-z 0-9 . _ : / + = @ -");
+        Err((message, Some(hint)))
     }
 }
 

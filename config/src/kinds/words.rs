@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use crate::kinds::{Scalar, text};
 use crate::reader::{Notes, Wrong, quoted};
 use crate::section::Leaf;
-use crate::table::{Discovery, OnDisconnect, Protocol};
+use crate::table::{Discovery, OnDisconnect, Priority, Protocol};
 
 /// One of a few words.
 pub(crate) trait Choice {
@@ -78,5 +78,14 @@ impl Choice for OnDisconnect {
     const WORDS: &'static [(&'static str, Self, &'static str)] = &[
         ("cancel", Self::Cancel, "the exchange with the agent is cancelled"),
         ("continue", Self::Continue, "the agent finishes; its place is kept and counted as held"),
+    ];
+}
+
+impl Choice for Priority {
+    type Value = Self;
+    const WORDS: &'static [(&'static str, Self, &'static str)] = &[
+        ("high", Self::High, "served before all others"),
+        ("normal", Self::Normal, "served when nobody of `high` waits, and from the reserve"),
+        ("low", Self::Low, "served when nobody else waits, and from the reserve"),
     ];
 }

@@ -184,7 +184,7 @@ async fn what_up_runs_is_told_with_its_memory() {
 async fn load_is_what_runs_waits_and_is_held() {
     let yard = Yard::new(&[QA, CODING].concat());
     let state = yard.shared.tables.state("coding").unwrap();
-    let queue = config::Queue { max: 1, timeout: Duration::from_secs(9) };
+    let queue = config::Queue { max: 1, bytes: 1 << 20, timeout: Duration::from_secs(9) };
     for _ in 0..2 {
         state.admission.enter(queue).await.unwrap();
     }
@@ -212,7 +212,7 @@ fn value(text: &str, series: &str) -> String {
 async fn gauges_follow_an_agent_out_of_the_table() {
     let yard = Yard::new(&[QA, CODING].concat());
     let state = yard.shared.tables.state("coding").unwrap();
-    let queue = config::Queue { max: 1, timeout: Duration::from_secs(9) };
+    let queue = config::Queue { max: 1, bytes: 1 << 20, timeout: Duration::from_secs(9) };
     state.admission.enter(queue).await.unwrap();
     let read = async |in_flight: &str, ready: &str| {
         let text = yard.get("/metrics").await.text;
