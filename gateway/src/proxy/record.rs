@@ -8,6 +8,7 @@ use http::{Method, Uri};
 use tokio::time::Instant;
 
 use super::worker::{Busy, Client, Worker};
+use crate::admission::rates::Told;
 use crate::body::Source;
 use crate::error::{Code, Error};
 use crate::metrics::Outcome;
@@ -50,6 +51,10 @@ pub struct Record {
     pub request_id: RequestId,
     /// The agent, once it is known.
     pub agent: Option<AgentRef>,
+    /// Whose it is, where callers are told apart or limited.
+    pub tenant: Option<Box<str>>,
+    /// What the client is told of its limits.
+    pub told: Option<Box<Told>>,
     /// Who answered, or was asked last.
     pub endpoint: Option<Arc<Endpoint>>,
     /// The request's body.
@@ -91,6 +96,8 @@ impl Record {
             access_log,
             request_id,
             agent: None,
+            tenant: None,
+            told: None,
             endpoint: None,
             source: None,
             status: 0,
@@ -157,6 +164,7 @@ impl Record {
             method = self.method.as_str(),
             path = self.uri.path(),
             agent = self.agent_name(),
+            tenant = self.tenant.as_deref().filter(|name| !name.is_empty()),
             status = self.status,
             outcome = outcome.as_str(),
             endpoint = self.endpoint.as_ref().map(|e| e.authority.as_str()),
