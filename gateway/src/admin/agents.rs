@@ -150,10 +150,10 @@ fn room(place: &Place) -> Value {
 /// that they were given lately.
 fn tenants(agent: &Agent, now: u64) -> Vec<Value> {
     let callers = agent.state.callers_seen().map(Callers::all).unwrap_or_default();
-    let tenant = |(name, caller): &(Box<str>, Arc<Caller>)| {
+    let tenant = |caller: &Arc<Caller>| {
         let service = &caller.account.service;
         json!({
-            "tenant": name,
+            "tenant": caller.tenant.name,
             "in_flight": service.running(),
             "queued": agent.state.admission.queued_of(&caller.account),
             "service_seconds": service.received(now) as f64 / 1000.0,

@@ -1,7 +1,7 @@
 //! Who the callers are: a bounded number of names, each with what it has used. Outlives reloads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use config::names::{NOBODY, OTHER_TENANTS};
 use dashmap::DashMap;
@@ -19,6 +19,8 @@ const SHARDS: usize = 4;
 pub struct Tenant {
     /// Its name; empty: who isn't named, or isn't believed.
     pub name: Box<str>,
+    /// It is one of those that are bounded in number.
+    counts: bool,
     /// What it has used of its own limits.
     pub used: Arc<Used>,
 }
@@ -27,6 +29,8 @@ pub struct Tenant {
 #[derive(Debug)]
 pub struct Tenants {
     by_name: Named<Tenant>,
+    /// Those of them that the table doesn't list.
+    unlisted: AtomicUsize,
     /// How many gateways there are, and this one's place among them.
     part: AtomicU64,
 }
@@ -34,7 +38,7 @@ pub struct Tenants {
 impl Default for Tenants {
     fn default() -> Self {
         let by_name = DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS);
-        Self { by_name, part: AtomicU64::new(pack(Part::default())) }
+        Self { by_name, unlisted: AtomicUsize::new(0), part: AtomicU64::new(pack(Part::default())) }
     }
 }
 
@@ -50,10 +54,25 @@ impl Tenants {
         if let Some(known) = self.by_name.get(name) {
             return Arc::clone(&known);
         }
-        let listed = table.known.contains_key(name) || name == NOBODY;
-        let most = table.max.saturating_add(table.known.len());
-        let name = if listed || self.by_name.len() < most { name } else { OTHER_TENANTS };
-        let make = || Arc::new(Tenant { name: name.into(), used: Arc::default() });
+        let own = table.known.contains_key(name) || self.unlisted.load(Relaxed) < table.max;
+        self.make(if own { name } else { OTHER_TENANTS }, !table.known.contains_key(name))
+    }
+
+    /// Who isn't named, or isn't believed.
+    #[must_use]
+    pub fn nobody(&self) -> Arc<Tenant> {
+        self.make(NOBODY, false)
+    }
+
+    fn make(&self, name: &str, unlisted: bool) -> Arc<Tenant> {
+        if let Some(known) = self.by_name.get(name) {
+            return Arc::clone(&known);
+        }
+        let counts = unlisted && name != OTHER_TENANTS;
+        let make = || {
+            self.unlisted.fetch_add(usize::from(counts), Relaxed);
+            Arc::new(Tenant { name: name.into(), counts, used: Arc::default() })
+        };
         Arc::clone(&self.by_name.entry(name.into()).or_insert_with(make))
     }
 
@@ -72,13 +91,19 @@ impl Tenants {
     /// Forgets whoever has nothing under way and nothing counted.
     pub fn forget(&self) {
         let used = |tenant: &Tenant| Arc::strong_count(&tenant.used) > 1 || !tenant.used.is_fresh();
-        self.by_name.retain(|_, tenant| Arc::strong_count(tenant) > 1 || used(tenant));
+        self.by_name.retain(|_, tenant| {
+            let stays = Arc::strong_count(tenant) > 1 || used(tenant);
+            self.unlisted.fetch_sub(usize::from(!stays && tenant.counts), Relaxed);
+            stays
+        });
     }
 }
 
 /// A tenant as one agent knows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Caller {
+    /// Who it is: as long as it is known here, its name stays taken.
+    pub tenant: Arc<Tenant>,
     /// Its service there.
     pub account: Arc<Account>,
     /// What it has used of the agent's limits.
@@ -96,21 +121,24 @@ impl Default for Callers {
 }
 
 impl Callers {
-    /// The caller of this name; names are bounded by [`Tenants::of`].
+    /// The tenant as this agent knows it.
     #[must_use]
-    pub fn of(&self, name: &str) -> Arc<Caller> {
-        if let Some(known) = self.0.get(name) {
+    pub fn of(&self, tenant: &Arc<Tenant>) -> Arc<Caller> {
+        if let Some(known) = self.0.get(&tenant.name) {
             return Arc::clone(&known);
         }
-        Arc::clone(&self.0.entry(name.into()).or_default())
+        let make = || {
+            let tenant = Arc::clone(tenant);
+            Arc::new(Caller { tenant, account: Arc::default(), used: Arc::default() })
+        };
+        Arc::clone(&self.0.entry(tenant.name.clone()).or_insert_with(make))
     }
 
     /// All of them, by name.
     #[must_use]
-    pub fn all(&self) -> Vec<(Box<str>, Arc<Caller>)> {
-        let mut all: Vec<_> =
-            self.0.iter().map(|of| (of.key().clone(), Arc::clone(of.value()))).collect();
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    pub fn all(&self) -> Vec<Arc<Caller>> {
+        let mut all: Vec<_> = self.0.iter().map(|of| Arc::clone(of.value())).collect();
+        all.sort_by(|a, b| a.tenant.name.cmp(&b.tenant.name));
         all
     }
 
@@ -135,4 +163,45 @@ pub fn terms(account: &Arc<Account>, tenant: &config::Tenant) -> Terms {
         config::Priority::Low => 2,
     };
     Terms { account: Arc::clone(account), class, weight: tenant.weight }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(max: usize, known: &[&str]) -> config::Tenants {
+        let unlisted = config::Tenant { weight: 1, priority: config::Priority::Normal, rate: None };
+        let known = known.iter().map(|name| ((*name).to_owned(), unlisted)).collect();
+        config::Tenants { header: "x".into(), max, reserve: 0.0, unlisted, known }
+    }
+
+    #[test]
+    fn further_tenants_are_one_and_listed_ones_always_their_own() {
+        let (tenants, table) = (Tenants::default(), table(2, &["acme"]));
+        assert_eq!(&*tenants.nobody().name, NOBODY);
+        let names =
+            ["a", "b", "c", "acme", "d", "a"].map(|name| tenants.of(name, &table).name.clone());
+        assert_eq!(names.map(String::from), ["a", "b", "(other)", "acme", "(other)", "a"]);
+    }
+
+    #[test]
+    fn who_has_nothing_under_way_is_forgotten_and_leaves_room() {
+        let (tenants, table) = (Tenants::default(), table(1, &[]));
+        let first = tenants.of("a", &table);
+        tenants.forget();
+        assert_eq!(&*tenants.of("b", &table).name, OTHER_TENANTS);
+        drop(first);
+        tenants.forget();
+        assert_eq!(&*tenants.of("b", &table).name, "b");
+        let callers = Callers::default();
+        let tenant = tenants.of("c", &super::tests::table(9, &[]));
+        let caller = callers.of(&tenant);
+        caller.account.service.begin(1);
+        drop(caller);
+        callers.forget();
+        assert_eq!(callers.all().len(), 1, "it has something under way");
+        callers.of(&tenant).account.service.end(1, 2);
+        callers.forget();
+        assert_eq!(callers.all().len(), 0);
+    }
 }

@@ -173,14 +173,14 @@ async fn who_leaves_gives_up_what_was_kept_for_it() {
     small.await.unwrap().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn who_would_surely_wait_too_long_is_refused_at_once() {
     let admission = with_places(1);
     let mut seat = admission.enter(Ask::default(), QUEUE).await.unwrap();
-    // Its clock is the kernel's, and it goes by it in steps of a few milliseconds.
+    // The pace goes by the kernel's clock, in steps of a few milliseconds.
     for _ in 0..line::PACE_MIN {
         let next = waiting(&admission, 0).await;
-        std::thread::sleep(Duration::from_millis(30));
+        tokio::time::sleep(Duration::from_millis(30)).await;
         admission.leave(seat);
         seat = next.await.unwrap().unwrap();
     }

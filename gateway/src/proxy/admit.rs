@@ -69,22 +69,22 @@ impl Wants {
     ) -> Result<Option<Granted>, Error> {
         let (registry, table) = (call.worker.view.tenants(), call.current.table.tenants.as_ref());
         let mut limits = Limits::new();
-        let mut name = Box::from(config::names::NOBODY);
+        let tenant = match table.and_then(|table| Some((tenant_of(call, table, fields)?, table))) {
+            Some((name, table)) => registry.of(name, table),
+            None => registry.nobody(),
+        };
+        let caller = agent.state.callers().of(&tenant);
         if let Some(table) = table {
-            let tenant = registry.of(tenant_of(call, table, fields), table);
             let settings = table.known.get(&*tenant.name).unwrap_or(&table.unlisted);
             if let Some(rate) = settings.rate {
                 limits.push(Limit { scope: Scope::Tenant, rate, used: tenant.used.clone() });
             }
-            name = tenant.name.clone();
-            let caller = agent.state.callers().of(&name);
             self.terms = Some(tenants::terms(&caller.account, settings));
         }
         if let Some(rate) = agent.settings.rate.as_deref() {
-            let used = agent.state.callers().of(&name).used.clone();
-            limits.push(Limit { scope: Scope::Agent, rate: *rate, used });
+            limits.push(Limit { scope: Scope::Agent, rate: *rate, used: caller.used.clone() });
         }
-        record.tenant = Some(name);
+        record.tenant = Some(tenant);
         if limits.is_empty() {
             return Ok(None);
         }
@@ -154,10 +154,9 @@ fn session(agent: &Agent, fields: &Fields) -> Option<Bytes> {
 }
 
 /// Who asks, as somebody says who is believed.
-fn tenant_of<'f>(call: &Call, table: &config::Tenants, fields: &'f Fields) -> &'f str {
-    let named = fields.named(&table.header).filter(|_| is_trusted(call));
-    let fits = named.filter(|name| config::names::is_tenant(name));
-    fits.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or(config::names::NOBODY)
+fn tenant_of<'f>(call: &Call, table: &config::Tenants, fields: &'f Fields) -> Option<&'f str> {
+    let named = fields.named(&table.header).filter(|_| is_trusted(call))?;
+    config::names::is_tenant(named).then(|| std::str::from_utf8(named).ok())?
 }
 
 /// How long a request's body is, as far as its memory goes. Without a declared length it is read for

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::worker::{Busy, Client, Worker};
 use crate::admission::rates::Told;
+use crate::admission::tenants::Tenant;
 use crate::body::Source;
 use crate::error::{Code, Error};
 use crate::metrics::Outcome;
@@ -52,7 +53,7 @@ pub struct Record {
     /// The agent, once it is known.
     pub agent: Option<AgentRef>,
     /// Whose it is, where callers are told apart or limited.
-    pub tenant: Option<Box<str>>,
+    pub tenant: Option<Arc<Tenant>>,
     /// What the client is told of its limits.
     pub told: Option<Box<Told>>,
     /// Who answered, or was asked last.
@@ -164,7 +165,7 @@ impl Record {
             method = self.method.as_str(),
             path = self.uri.path(),
             agent = self.agent_name(),
-            tenant = self.tenant.as_deref().filter(|name| !name.is_empty()),
+            tenant = self.tenant.as_ref().map(|of| &*of.name).filter(|name| !name.is_empty()),
             status = self.status,
             outcome = outcome.as_str(),
             endpoint = self.endpoint.as_ref().map(|e| e.authority.as_str()),
