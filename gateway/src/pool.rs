@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 mod memory;
 mod picker;
+mod sync;
 
 pub use self::memory::{Claim, Memory, Report, Room};
 pub use self::picker::{Picker, weighted};
@@ -477,6 +478,8 @@ fn mix(mut z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    mod memory;
 
     const EJECT: config::Eject = config::Eject {
         consecutive: 3,

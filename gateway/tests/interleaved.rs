@@ -1,4 +1,4 @@
-//! The places and the line under a concurrency checker: shuttle runs threads in many orders, each order
+//! The places, the line and a replica's memory under a concurrency checker: shuttle runs threads in many orders, each order
 //! chosen at random (and again by PCT: Burckhardt et al., "A Randomized Scheduler with Probabilistic
 //! Guarantees of Finding Bugs", ASPLOS 2010), and every step of an atomic is a point where another
 //! thread may go on.
@@ -8,13 +8,17 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod sync {
-    pub use shuttle::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use shuttle::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
     pub use shuttle::sync::{Arc, Mutex, MutexGuard};
     pub use std::sync::PoisonError;
 }
 
 #[path = "../src/admission/line.rs"]
 mod line;
+#[path = "../src/pool/memory.rs"]
+mod memory;
 #[path = "../src/admission/places.rs"]
 mod places;
 #[path = "../src/admission/service.rs"]
@@ -23,6 +27,7 @@ mod service;
 use shuttle::thread;
 
 use self::line::{Account, Terms};
+use self::memory::{Claim, Memory, Room};
 use self::places::Places;
 use self::sync::Ordering::SeqCst;
 use self::sync::{Arc, AtomicU32};
@@ -173,5 +178,41 @@ fn more_places_let_in_who_waits() {
         grow.join().unwrap();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         all_left(&yard);
+    });
+}
+
+/// What the memory's file knows of an endpoint.
+#[derive(Debug, Default)]
+struct Endpoint {
+    id: u64,
+    memory: Memory,
+}
+
+#[test]
+fn no_more_of_a_replicas_memory_is_taken_than_there_is() {
+    check(|| {
+        let endpoint = Arc::new(Endpoint::default());
+        let room = Arc::new(Room::default());
+        room.set(100, 1, true);
+        let threads: Vec<_> = [70, 40, 30]
+            .map(|need| {
+                let (endpoint, room) = (Arc::clone(&endpoint), Arc::clone(&room));
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        if !endpoint.memory.take(need, &room) {
+                            let claim = Claim::new(&endpoint, need);
+                            thread::yield_now();
+                            drop(claim);
+                            continue;
+                        }
+                        assert!(endpoint.memory.needed() <= 100);
+                        endpoint.memory.give_back(need);
+                    }
+                })
+            })
+            .into_iter()
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(endpoint.memory.take(100, &room), "all of it is there again");
     });
 }
