@@ -1,0 +1,208 @@
+//! Twice what two replicas can hold, of requests that need very different memory: first with the
+//! number of requests limited, as one does who knows what they need on average, then by what each
+//! needs. A replica that goes over its limit is killed, by what `up` holds it to.
+
+use std::io;
+
+use benches::packing::{Job, Packed, Window, ideal};
+use benches::stats::quantile;
+
+use super::arrivals::{Arrival, Source, arrivals};
+use super::client::Served;
+use super::outcomes::{self, answers, done, due, middle_and_tail, short, waits_ms};
+use super::replica::Settings;
+use super::report::Report;
+use super::yard::{Bench, REPLICAS, Ran, Setup};
+
+const MIB: f64 = 1024.0 * 1024.0;
+const KIB: usize = 1024;
+/// What `up` holds a replica to.
+const LIMIT: usize = 256 * 1024 * KIB;
+/// What the table says of it: less by what the kernel counts beside what a process has resident.
+const TOLD: usize = LIMIT - 6 * 1024 * KIB;
+const BASE: usize = 4 * 1024 * KIB;
+const PER_BODY_BYTE: usize = 40;
+/// All together, of what the memory could hold if it were a fluid.
+const OVERLOAD: f64 = 2.0;
+const SECONDS: f64 = 1.0;
+const HOLD_MS: (u64, u64) = (600, 1400);
+/// Which part of the requests, and their bodies. A large one needs about half of a replica.
+const SIZES: [(&str, f64, (usize, usize)); 3] = [
+    ("small", 0.6, (16 * KIB, 128 * KIB)),
+    ("medium", 0.3, (256 * KIB, 768 * KIB)),
+    ("large", 0.1, (2560 * KIB, 3328 * KIB)),
+];
+
+/// Both ways of limiting.
+pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> io::Result<()> {
+    let rate = OVERLOAD * (REPLICAS * LIMIT) as f64 / (mean_need() * SECONDS);
+    let sources = SIZES.map(|(name, part, body)| Source {
+        name,
+        per_second: part * rate,
+        hold_ms: HOLD_MS,
+        body,
+    });
+    let arrivals = arrivals(&sources, bench.effort.time);
+    let places = (LIMIT as f64 / mean_need()) as usize;
+    let queue = "queue = { max = 64, timeout = \"5s\" }\n";
+    let plain = format!("max_in_flight = {places}\n{queue}");
+    let aware = format!(
+        "memory = {{ base = {BASE}, per_body_byte = {PER_BODY_BYTE}, limit = {TOLD} }}\n{queue}"
+    );
+    let replica = Settings { places: 0, base: BASE, per_body_byte: PER_BODY_BYTE };
+    let setup = Setup { replica, limit: Some(LIMIT), agent: &plain, sections: "" };
+    let plain = bench.run(&setup, &sources, &arrivals).await?;
+    let aware = bench.run(&Setup { agent: &aware, ..setup }, &sources, &arrivals).await?;
+    let window = outcomes::window(bench.effort);
+    let room = LIMIT as f64 - plain.at_rest;
+    let jobs: Vec<_> = arrivals.iter().map(job).collect();
+    let ideal = ideal(&jobs, REPLICAS, room, window);
+    let told = Told { window, rate, places, room, ideal };
+    told.say(report, &[&plain, &aware]);
+    told.sizes(report, &[&plain, &aware]);
+    told.judge(report, &plain, &aware);
+    Ok(())
+}
+
+fn mean_need() -> f64 {
+    let body = |(low, high): (usize, usize)| (low + high) as f64 / 2.0;
+    let bodies: f64 = SIZES.iter().map(|(_, part, bodies)| part * body(*bodies)).sum();
+    BASE as f64 + PER_BODY_BYTE as f64 * bodies
+}
+
+fn job(arrival: &Arrival) -> Job {
+    let need = (BASE + PER_BODY_BYTE * arrival.body) as f64;
+    Job { due: arrival.due.as_secs_f64(), need, time: arrival.hold.as_secs_f64() }
+}
+
+/// What the runs are held against.
+struct Told {
+    window: Window,
+    rate: f64,
+    places: usize,
+    /// Bytes of a replica's limit beyond what it takes at rest, which nobody can pack.
+    room: f64,
+    ideal: Packed,
+}
+
+impl Told {
+    fn say(&self, report: &mut Report, runs: &[&Ran; 2]) {
+        let Self { rate, places, room, ideal, .. } = self;
+        report.paragraph(&format!(
+            "Memory: {REPLICAS} replicas of {} MiB, of which one takes {} at rest (enforced by {}); \
+             {rate:.1} requests/s that need {} MiB each on average for {SECONDS} s, {OVERLOAD} times \
+             what fits",
+            mib(LIMIT as f64),
+            mib(LIMIT as f64 - room),
+            runs[0].enforced,
+            mib(mean_need()),
+        ));
+        report.head("", &[&format!("{places} at once"), "by memory", "ideal packing"]);
+        let mut row = |name: &str, value: &dyn Fn(&Ran) -> String, ideal: String| {
+            report.row(name, &[value(runs[0]), value(runs[1]), ideal]);
+        };
+        let none = String::new;
+        row("replicas killed", &|ran| ran.kills.to_string(), none());
+        row("requests lost", &|ran| lost(ran).to_string(), none());
+        row("served, requests/s", &|ran| short(self.packed(ran).per_second), {
+            short(ideal.per_second)
+        });
+        row("memory put to use, MiB on average", &|ran| mib(self.packed(ran).bytes), {
+            mib(ideal.bytes)
+        });
+        row("the same, by how long it was really held", &|ran| mib(self.held(ran)), none());
+        row("of the ideal packing's, %", &|ran| short(self.of_ideal(ran)), "100".to_owned());
+        row("of the fluid bound, %", &|ran| short(self.of_fluid(self.packed(ran))), {
+            short(self.of_fluid(*ideal))
+        });
+        row("a replica's peak, % of its limit", &|ran| short(peak_percent(ran)), none());
+        row(
+            "wait of who was served, p50 / p99 ms",
+            &|ran| middle_and_tail(&waits_ms(due(self.window, &ran.outcomes))),
+            none(),
+        );
+        for (name, ran) in ["counted", "by memory"].iter().zip(runs) {
+            report.paragraph(&format!("answers, {name}: {}", answers(&ran.outcomes)));
+        }
+    }
+
+    fn sizes(&self, report: &mut Report, runs: &[&Ran; 2]) {
+        report.head(
+            "size: served of asked, and p99 wait in ms",
+            &["MiB needed", "counted", "by memory"],
+        );
+        for (source, (name, _, (low, high))) in SIZES.iter().enumerate() {
+            let need = |body: usize| mib((BASE + PER_BODY_BYTE * body) as f64);
+            let shown = |ran: &Ran| {
+                let of = || {
+                    let due = due(self.window, &ran.outcomes);
+                    due.filter(|outcome| outcome.arrival.source == source)
+                };
+                let waits = waits_ms(of());
+                let wait =
+                    if waits.is_empty() { "-".into() } else { short(quantile(&waits, 0.99)) };
+                format!("{}/{}  {wait}", waits.len(), of().count())
+            };
+            let needed = format!("{} to {}", need(*low), need(*high));
+            report.row(name, &[needed, shown(runs[0]), shown(runs[1])]);
+        }
+    }
+
+    /// What a run came to, by what its requests were said to need and to take: slowness isn't use.
+    fn packed(&self, ran: &Ran) -> Packed {
+        let served = ran.outcomes.iter().filter_map(|outcome| {
+            let (served, Job { need, time, .. }) = (outcome.served?, job(&outcome.arrival));
+            Some(need * time * self.window.part(served.begun, served.ended))
+        });
+        let seconds = self.window.seconds();
+        let per_second = done(self.window, &ran.outcomes, None) as f64 / seconds;
+        Packed { bytes: served.sum::<f64>() / seconds, per_second }
+    }
+
+    /// As [`Self::packed`], with the time that a request's body took to come and its memory to fill.
+    fn held(&self, ran: &Ran) -> f64 {
+        let held = ran.outcomes.iter().filter_map(|outcome| {
+            let Served { begun, ended, .. } = outcome.served?;
+            Some(job(&outcome.arrival).need * (ended - begun) * self.window.part(begun, ended))
+        });
+        held.sum::<f64>() / self.window.seconds()
+    }
+
+    fn of_ideal(&self, ran: &Ran) -> f64 {
+        100.0 * self.packed(ran).bytes / self.ideal.bytes
+    }
+
+    fn of_fluid(&self, packed: Packed) -> f64 {
+        100.0 * packed.bytes / (REPLICAS as f64 * self.room)
+    }
+
+    fn judge(&self, report: &mut Report, plain: &Ran, aware: &Ran) {
+        let (counted, kills) = (plain.kills, aware.kills);
+        report.bar(
+            "memory: a replica is killed by plain counting",
+            counted.to_string(),
+            counted > 0,
+        );
+        report.bar("memory: none is killed by what each needs", kills.to_string(), kills == 0);
+        let lost = lost(aware);
+        report.bar("memory: no request is lost", lost.to_string(), lost == 0);
+        let part = self.of_ideal(aware);
+        report.bar("memory: ≥ 90 % of the ideal packing's throughput", short(part), part >= 90.0);
+    }
+}
+
+fn lost(ran: &Ran) -> usize {
+    ran.outcomes.iter().filter(|outcome| outcome.lost()).count()
+}
+
+/// The most that a replica had resident; at least its limit where one was killed, which then said
+/// nothing any more.
+fn peak_percent(ran: &Ran) -> f64 {
+    let peaks = ran.outcomes.iter().filter_map(|outcome| Some(outcome.served?.peak_kib));
+    let most = peaks.fold(0.0, f64::max) * 1024.0 * 100.0 / LIMIT as f64;
+    if ran.kills > 0 { most.max(100.0) } else { most }
+}
+
+fn mib(bytes: f64) -> String {
+    short(bytes / MIB)
+}
