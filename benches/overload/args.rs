@@ -32,7 +32,7 @@ impl Effort {
     }
 
     /// What is kept: under three minutes.
-    const FULL: Self = Self::new(20, 3);
+    const FULL: Self = Self::new(20, 5);
     /// For sure figures: a quarter of an hour.
     const LONG: Self = Self::new(120, 5);
     /// A first impression: under a minute.

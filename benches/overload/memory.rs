@@ -4,7 +4,7 @@
 
 use std::io;
 
-use benches::packing::{Job, Packed, Window, ideal};
+use benches::packing::{Job, Packed, Room, Window, ideal};
 use benches::stats::quantile;
 
 use super::arrivals::{Arrival, Source, arrivals};
@@ -24,8 +24,10 @@ const BASE: usize = 4 * 1024 * KIB;
 const PER_BODY_BYTE: usize = 40;
 /// All together, of what the memory could hold if it were a fluid.
 const OVERLOAD: f64 = 2.0;
-const SECONDS: f64 = 1.0;
-const HOLD_MS: (u64, u64) = (600, 1400);
+/// How long one is held on average: long beside what it takes to fill the memory.
+const SECONDS: f64 = 2.0;
+const HOLD_MS: (u64, u64) = (1200, 2800);
+const LINE: usize = 64;
 /// Which part of the requests, and their bodies. A large one needs about half of a replica.
 const SIZES: [(&str, f64, (usize, usize)); 3] = [
     ("small", 0.6, (16 * KIB, 128 * KIB)),
@@ -44,7 +46,7 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> io::Result<()
     });
     let arrivals = arrivals(&sources, bench.effort.time);
     let places = (LIMIT as f64 / mean_need()) as usize;
-    let queue = "queue = { max = 64, timeout = \"5s\" }\n";
+    let queue = format!("queue = {{ max = {LINE}, timeout = \"10s\" }}\n");
     let plain = format!("max_in_flight = {places}\n{queue}");
     let aware = format!(
         "memory = {{ base = {BASE}, per_body_byte = {PER_BODY_BYTE}, limit = {TOLD} }}\n{queue}"
@@ -56,7 +58,8 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> io::Result<()
     let window = outcomes::window(bench.effort);
     let room = LIMIT as f64 - plain.at_rest;
     let jobs: Vec<_> = arrivals.iter().map(job).collect();
-    let ideal = ideal(&jobs, REPLICAS, room, window);
+    let to_pack = Room { replicas: REPLICAS, bytes: room, line: LINE };
+    let ideal = ideal(&jobs, to_pack, window);
     let told = Told { window, rate, places, room, ideal };
     told.say(report, &[&plain, &aware]);
     told.sizes(report, &[&plain, &aware]);

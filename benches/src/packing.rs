@@ -1,19 +1,18 @@
 //! The ideal packing: what a scheduler that knows everything could make of the same arrivals.
 //!
-//! It knows what each request needs and how long it takes, loses no time between two, and refuses
-//! nobody: who doesn't fit now waits, in order of arrival. Whenever something comes or ends, it starts
-//! the largest one that fits among the first so many that wait, on the replica that this leaves
-//! the least on (best fit decreasing), until none of them fits. Because it sees only so many, large ones
-//! and small ones are served as they come; the more it sees, the better it packs. Tried are several
-//! numbers, and the best result counts. Finding the true optimum is NP-hard; the fluid bound, all
-//! memory in use all the time, is what no packing can pass, and how near it comes to that says how
-//! much is left to doubt.
+//! It knows what each request needs and how long it takes, loses no time between two, and has the
+//! same line: who comes when it is full is refused, and everybody else is served. The first in line
+//! is promised the first moment at which there is room for it somewhere, and whatever doesn't put
+//! that off may go before it (EASY backfilling, Lifka 1995), where it leaves the least. So large ones are
+//! served as they come, which matters: all memory is put to use by whoever serves small ones
+//! only. Of those that may go, tried are the largest, the smallest and the one that has waited longest
+//! first, and the best result counts. The true optimum is NP-hard to find; the fluid bound,
+//! all memory in use all the time, is what no packing can pass, and tells how much is left to doubt.
 //!
 //! Measured is memory put to use, bytes times seconds: choosing small requests doesn't raise it, as it
 //! would their number.
 
-/// How many of those that wait it may choose among.
-const LOOK_AHEAD: [usize; 6] = [1, 4, 16, 64, 256, usize::MAX];
+use std::collections::VecDeque;
 
 /// The part of a run that counts, in seconds since its begin.
 #[derive(Clone, Copy)]
@@ -62,21 +61,44 @@ pub struct Packed {
     pub per_second: f64,
 }
 
-/// The best of all that were tried, for this many replicas with so many bytes each.
-pub fn ideal(jobs: &[Job], replicas: usize, bytes: f64, window: Window) -> Packed {
-    let tried = LOOK_AHEAD.iter().map(|look_ahead| {
-        let mut line = Line::new(replicas, bytes, window);
-        line.run(jobs, *look_ahead);
-        line.packed()
-    });
-    tried.max_by(|one, other| one.bytes.total_cmp(&other.bytes)).unwrap_or_default()
+/// What there is to pack into.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// How many replicas.
+    pub replicas: usize,
+    /// What each of them has.
+    pub bytes: f64,
+    /// How many may wait.
+    pub line: usize,
 }
 
-struct Line {
-    free: Vec<f64>,
-    waiting: Vec<Job>,
-    running: Vec<Running>,
+/// Who of those that may go before the first in line goes.
+#[derive(Clone, Copy)]
+enum Choice {
+    Largest,
+    Smallest,
+    Eldest,
+}
+
+/// The best of all that were tried.
+pub fn ideal(jobs: &[Job], room: Room, window: Window) -> Packed {
+    let choices = [Choice::Largest, Choice::Smallest, Choice::Eldest];
+    let tried = choices.map(|choice| {
+        let mut yard = Yard::new(room, choice, window);
+        yard.run(jobs);
+        yard.packed()
+    });
+    let best = tried.into_iter().max_by(|one, other| one.bytes.total_cmp(&other.bytes));
+    best.unwrap_or_default()
+}
+
+struct Yard {
+    room: Room,
+    choice: Choice,
     window: Window,
+    free: Vec<f64>,
+    waiting: VecDeque<Job>,
+    running: Vec<Running>,
     used: f64,
     done: usize,
 }
@@ -87,37 +109,50 @@ struct Running {
     replica: usize,
 }
 
-impl Line {
-    fn new(replicas: usize, bytes: f64, window: Window) -> Self {
-        let (waiting, running) = Default::default();
-        Self { free: vec![bytes; replicas], waiting, running, window, used: 0.0, done: 0 }
+/// What the first in line was promised: room on this replica at that time, and what is left there then.
+#[derive(Clone, Copy)]
+struct Promise {
+    replica: usize,
+    at: f64,
+    left: f64,
+}
+
+impl Yard {
+    fn new(room: Room, choice: Choice, window: Window) -> Self {
+        let (free, waiting, running) =
+            (vec![room.bytes; room.replicas], VecDeque::new(), Vec::new());
+        Self { room, choice, window, free, waiting, running, used: 0.0, done: 0 }
     }
 
-    fn run(&mut self, jobs: &[Job], look_ahead: usize) {
+    fn run(&mut self, jobs: &[Job]) {
         for come in jobs.chunk_by(|one, other| one.due == other.due) {
             let now = come[0].due;
-            self.until(now, look_ahead);
-            self.waiting.extend(come);
-            self.start_all(now, look_ahead);
+            self.until(now);
+            // What has room at once doesn't wait.
+            for job in come.iter().filter(|job| job.need <= self.room.bytes) {
+                self.waiting.push_back(*job);
+            }
+            self.start_all(now);
+            self.waiting.truncate(self.room.line);
         }
-        self.until(self.window.to, look_ahead);
+        self.until(self.window.to);
     }
 
     /// Everything that ends before then, and what begins by that.
-    fn until(&mut self, then: f64, look_ahead: usize) {
+    fn until(&mut self, then: f64) {
         loop {
             let ends = self.running.iter().enumerate();
             let next = ends.min_by(|(_, one), (_, other)| one.end.total_cmp(&other.end));
             let Some((n, _)) = next.filter(|(_, running)| running.end <= then) else { return };
             let Running { end, need, replica } = self.running.swap_remove(n);
             self.free[replica] += need;
-            self.start_all(end, look_ahead);
+            self.start_all(end);
         }
     }
 
-    fn start_all(&mut self, now: f64, look_ahead: usize) {
-        while let Some((n, replica)) = self.next(look_ahead) {
-            let Job { need, time, .. } = self.waiting.remove(n);
+    fn start_all(&mut self, now: f64) {
+        while let Some((n, replica)) = self.next(now) {
+            let Some(Job { need, time, .. }) = self.waiting.remove(n) else { return };
             self.free[replica] -= need;
             let end = now + time;
             self.running.push(Running { end, need, replica });
@@ -126,16 +161,50 @@ impl Line {
         }
     }
 
-    /// Which of those that wait is next, and where it goes.
-    fn next(&self, look_ahead: usize) -> Option<(usize, usize)> {
-        let seen = self.waiting.iter().enumerate().take(look_ahead);
-        let fitting = seen.filter_map(|(n, job)| Some((n, job.need, self.best_fit(job.need)?)));
-        let largest = fitting.max_by(|(_, one, _), (_, other, _)| one.total_cmp(other));
-        largest.map(|(n, _, replica)| (n, replica))
+    /// Who is next, and where it goes.
+    fn next(&self, now: f64) -> Option<(usize, usize)> {
+        let first = *self.waiting.front()?;
+        if let Some(replica) = self.best_fit(|replica| self.free[replica] >= first.need) {
+            return Some((0, replica));
+        }
+        let promise = self.promise(first.need)?;
+        let others = self.waiting.iter().enumerate().skip(1);
+        let may = others.filter_map(|(n, job)| {
+            let replica = self.best_fit(|replica| self.fits_before(*job, replica, promise, now))?;
+            Some((n, job.need, replica))
+        });
+        let chosen = match self.choice {
+            Choice::Largest => may.max_by(|(_, one, _), (_, other, _)| one.total_cmp(other)),
+            Choice::Smallest => may.min_by(|(_, one, _), (_, other, _)| one.total_cmp(other)),
+            Choice::Eldest => may.min_by_key(|(n, _, _)| *n),
+        };
+        chosen.map(|(n, _, replica)| (n, replica))
     }
 
-    fn best_fit(&self, need: f64) -> Option<usize> {
-        let fitting = (0..self.free.len()).filter(|replica| self.free[*replica] >= need);
+    /// Whether it fits now without putting off what was promised.
+    fn fits_before(&self, job: Job, replica: usize, promise: Promise, now: f64) -> bool {
+        let beside =
+            replica != promise.replica || now + job.time <= promise.at || job.need <= promise.left;
+        self.free[replica] >= job.need && beside
+    }
+
+    fn promise(&self, need: f64) -> Option<Promise> {
+        let promises = (0..self.free.len()).filter_map(|replica| {
+            let mut here: Vec<_> =
+                self.running.iter().filter(|running| running.replica == replica).collect();
+            here.sort_by(|one, other| one.end.total_cmp(&other.end));
+            let mut free = self.free[replica];
+            here.into_iter().find_map(|running| {
+                free += running.need;
+                (free >= need).then_some(Promise { replica, at: running.end, left: free - need })
+            })
+        });
+        promises.min_by(|one, other| one.at.total_cmp(&other.at))
+    }
+
+    /// The one of these replicas that has the least left.
+    fn best_fit(&self, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        let fitting = (0..self.free.len()).filter(|replica| fits(*replica));
         fitting.min_by(|one, other| self.free[*one].total_cmp(&self.free[*other]))
     }
 
@@ -150,27 +219,43 @@ mod tests {
     use super::*;
 
     const WINDOW: Window = Window { from: 0.0, to: 10.0 };
+    const ROOM: Room = Room { replicas: 2, bytes: 10.0, line: 9 };
 
-    fn jobs(needs: &[f64]) -> Vec<Job> {
-        needs.iter().map(|need| Job { due: 0.0, need: *need, time: 10.0 }).collect()
+    fn jobs(all: &[(f64, f64)]) -> Vec<Job> {
+        all.iter().map(|(need, time)| Job { due: 0.0, need: *need, time: *time }).collect()
     }
 
     #[test]
     fn what_fits_only_out_of_order_is_packed() {
-        // In order, 3 goes beside 6, and there is no room for 7 beside 4.
-        assert_eq!(ideal(&jobs(&[6.0, 3.0, 4.0, 7.0]), 2, 10.0, WINDOW).bytes, 20.0);
+        let long = [(6.0, 10.0), (6.0, 10.0), (6.0, 10.0), (4.0, 10.0), (4.0, 10.0)];
+        assert_eq!(ideal(&jobs(&long), ROOM, WINDOW).bytes, 20.0);
     }
 
     #[test]
     fn memory_is_never_used_twice() {
-        let packed = ideal(&jobs(&[6.0, 6.0, 6.0]), 2, 10.0, WINDOW);
-        assert_eq!(packed.bytes, 12.0);
+        assert_eq!(ideal(&jobs(&[(6.0, 10.0); 3]), ROOM, WINDOW).bytes, 12.0);
     }
 
     #[test]
     fn one_that_ends_makes_room_for_the_next() {
-        let job = Job { due: 0.0, need: 10.0, time: 2.0 };
-        let packed = ideal(&[job; 9], 2, 10.0, WINDOW);
+        let packed = ideal(&jobs(&[(10.0, 2.0); 9]), ROOM, WINDOW);
         assert_eq!((packed.bytes, packed.per_second), (18.0, 0.8));
+    }
+
+    #[test]
+    fn who_comes_to_a_full_line_is_refused() {
+        let room = Room { line: 2, ..ROOM };
+        assert_eq!(ideal(&jobs(&[(10.0, 2.0); 9]), room, WINDOW).bytes, 8.0);
+    }
+
+    #[test]
+    fn small_ones_do_not_put_off_a_large_one() {
+        // The large one may begin at 2; the small ones that follow would fill the room for ever.
+        let mut all = jobs(&[(5.0, 2.0), (9.0, 8.0)]);
+        let small = (0..8).map(|n| Job { due: f64::from(n) + 0.5, need: 5.0, time: 2.0 });
+        all.extend(small);
+        let room = Room { replicas: 1, ..ROOM };
+        let packed = ideal(&all, room, WINDOW);
+        assert!(packed.bytes >= (5.0 * 2.0 + 9.0 * 8.0) / 10.0, "{}", packed.bytes);
     }
 }
