@@ -139,7 +139,7 @@ impl Replica {
     }
 
     /// Memory that is resident, and no longer is once it is dropped: so large a piece is mapped by
-    /// itself, as the bench's environment for it says (`mallopt(3)`, `M_MMAP_THRESHOLD`).
+    /// itself, as the environment says that the table gives it.
     async fn hold(&self, body: usize) -> io::Result<Vec<u8>> {
         let bytes = self.settings.base + self.settings.per_body_byte * body;
         let fill = move || {
