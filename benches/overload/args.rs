@@ -31,7 +31,7 @@ impl Effort {
         Self { time: Duration::from_secs(time), warm_up: Duration::from_secs(warm_up) }
     }
 
-    /// What is kept: under three minutes.
+    /// What is kept: three minutes.
     const FULL: Self = Self::new(20, 5);
     /// For sure figures: a quarter of an hour.
     const LONG: Self = Self::new(120, 5);

@@ -1,6 +1,7 @@
-//! Twice what two replicas can hold, of requests that need very different memory: first with the
-//! number of requests limited, as one does who knows what they need on average, then by what each
-//! needs. A replica that goes over its limit is killed, by what `up` holds it to.
+//! Twice what two replicas can hold, of requests that need very different memory: with the number of
+//! requests limited, as one does who knows what they need on average; as one does who is careful, by
+//! what the largest needs; and by what each needs. A replica that goes over its limit is killed, by
+//! what `up` holds it to.
 
 use std::io;
 
@@ -35,7 +36,7 @@ const SIZES: [(&str, f64, (usize, usize)); 3] = [
     ("large", 0.1, (2560 * KIB, 3328 * KIB)),
 ];
 
-/// Both ways of limiting.
+/// All ways of limiting.
 pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> io::Result<()> {
     let rate = OVERLOAD * (REPLICAS * LIMIT) as f64 / (mean_need() * SECONDS);
     let sources = SIZES.map(|(name, part, body)| Source {
@@ -45,26 +46,36 @@ pub(crate) async fn measure(bench: &Bench, report: &mut Report) -> io::Result<()
         body,
     });
     let arrivals = arrivals(&sources, bench.effort.time);
-    let places = (LIMIT as f64 / mean_need()) as usize;
     let queue = format!("queue = {{ max = {LINE}, timeout = \"10s\" }}\n");
-    let plain = format!("max_in_flight = {places}\n{queue}");
-    let aware = format!(
-        "memory = {{ base = {BASE}, per_body_byte = {PER_BODY_BYTE}, limit = {TOLD} }}\n{queue}"
-    );
+    let counted = |need: f64| {
+        let places = (LIMIT as f64 / need) as usize;
+        (format!("{places} at once"), format!("max_in_flight = {places}\n{queue}"))
+    };
+    let memory =
+        format!("memory = {{ base = {BASE}, per_body_byte = {PER_BODY_BYTE}, limit = {TOLD} }}\n");
+    let ways =
+        [counted(mean_need()), counted(largest_need()), ("by memory".to_owned(), memory + &queue)];
     let replica = Settings { places: 0, base: BASE, per_body_byte: PER_BODY_BYTE };
-    let setup = Setup { replica, limit: Some(LIMIT), agent: &plain, sections: "" };
-    let plain = bench.run(&setup, &sources, &arrivals).await?;
-    let aware = bench.run(&Setup { agent: &aware, ..setup }, &sources, &arrivals).await?;
+    let mut runs = Vec::new();
+    for (name, agent) in &ways {
+        let setup = Setup { replica, limit: Some(LIMIT), agent, sections: "" };
+        runs.push((name.as_str(), bench.run(&setup, &sources, &arrivals).await?));
+    }
     let window = outcomes::window(bench.effort);
-    let room = LIMIT as f64 - plain.at_rest;
+    let room = LIMIT as f64 - runs[0].1.at_rest;
     let jobs: Vec<_> = arrivals.iter().map(job).collect();
     let to_pack = Room { replicas: REPLICAS, bytes: room, line: LINE };
     let ideal = ideal(&jobs, to_pack, window);
-    let told = Told { window, rate, places, room, ideal };
-    told.say(report, &[&plain, &aware]);
-    told.sizes(report, &[&plain, &aware]);
-    told.judge(report, &plain, &aware);
+    let told = Told { window, rate, room, ideal };
+    told.say(report, &runs);
+    told.sizes(report, &runs);
+    told.judge(report, &runs[0].1, &runs[runs.len() - 1].1);
     Ok(())
+}
+
+fn largest_need() -> f64 {
+    let largest = SIZES.iter().map(|(_, _, (_, high))| *high).fold(0, usize::max);
+    (BASE + PER_BODY_BYTE * largest) as f64
 }
 
 fn mean_need() -> f64 {
@@ -82,27 +93,27 @@ fn job(arrival: &Arrival) -> Job {
 struct Told {
     window: Window,
     rate: f64,
-    places: usize,
     /// Bytes of a replica's limit beyond what it takes at rest, which nobody can pack.
     room: f64,
     ideal: Packed,
 }
 
 impl Told {
-    fn say(&self, report: &mut Report, runs: &[&Ran; 2]) {
-        let Self { rate, places, room, ideal, .. } = self;
+    fn say(&self, report: &mut Report, runs: &[(&str, Ran)]) {
+        let Self { rate, room, ideal, .. } = self;
         report.paragraph(&format!(
             "Memory: {REPLICAS} replicas of {} MiB, of which one takes {} at rest (enforced by {}); \
              {rate:.1} requests/s that need {} MiB each on average for {SECONDS} s, {OVERLOAD} times \
              what fits",
             mib(LIMIT as f64),
             mib(LIMIT as f64 - room),
-            runs[0].enforced,
+            runs[0].1.enforced,
             mib(mean_need()),
         ));
-        report.head("", &[&format!("{places} at once"), "by memory", "ideal packing"]);
+        report.head("", &[&names(runs)[..], &["ideal packing"]].concat());
         let mut row = |name: &str, value: &dyn Fn(&Ran) -> String, ideal: String| {
-            report.row(name, &[value(runs[0]), value(runs[1]), ideal]);
+            let values = runs.iter().map(|(_, ran)| value(ran)).chain([ideal]);
+            report.row(name, &values.collect::<Vec<_>>());
         };
         let none = String::new;
         row("replicas killed", &|ran| ran.kills.to_string(), none());
@@ -124,15 +135,15 @@ impl Told {
             &|ran| middle_and_tail(&waits_ms(due(self.window, &ran.outcomes))),
             none(),
         );
-        for (name, ran) in ["counted", "by memory"].iter().zip(runs) {
+        for (name, ran) in runs {
             report.paragraph(&format!("answers, {name}: {}", answers(&ran.outcomes)));
         }
     }
 
-    fn sizes(&self, report: &mut Report, runs: &[&Ran; 2]) {
+    fn sizes(&self, report: &mut Report, runs: &[(&str, Ran)]) {
         report.head(
             "size: served of asked, and p99 wait in ms",
-            &["MiB needed", "counted", "by memory"],
+            &[&["MiB needed"], &names(runs)[..]].concat(),
         );
         for (source, (name, _, (low, high))) in SIZES.iter().enumerate() {
             let need = |body: usize| mib((BASE + PER_BODY_BYTE * body) as f64);
@@ -147,7 +158,8 @@ impl Told {
                 format!("{}/{}  {wait}", waits.len(), of().count())
             };
             let needed = format!("{} to {}", need(*low), need(*high));
-            report.row(name, &[needed, shown(runs[0]), shown(runs[1])]);
+            let values = [needed].into_iter().chain(runs.iter().map(|(_, ran)| shown(ran)));
+            report.row(name, &values.collect::<Vec<_>>());
         }
     }
 
@@ -192,6 +204,10 @@ impl Told {
         let part = self.of_ideal(aware);
         report.bar("memory: ≥ 90 % of the ideal packing's throughput", short(part), part >= 90.0);
     }
+}
+
+fn names<'a>(runs: &[(&'a str, Ran)]) -> Vec<&'a str> {
+    runs.iter().map(|(name, _)| *name).collect()
 }
 
 fn lost(ran: &Ran) -> usize {

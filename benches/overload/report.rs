@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 const NAME: usize = 44;
-const COLUMN: usize = 22;
+const COLUMN: usize = 18;
 
 /// Everything that is said.
 #[derive(Default)]
