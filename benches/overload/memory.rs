@@ -124,8 +124,12 @@ impl Told {
         row("memory put to use, MiB on average", &|ran| mib(self.packed(ran).bytes), {
             mib(ideal.bytes)
         });
-        row("the same, by how long it was really held", &|ran| mib(self.held(ran)), none());
         row("of the ideal packing's, %", &|ran| short(self.of_ideal(ran)), "100".to_owned());
+        row(
+            "the same by how long it was really held, %",
+            &|ran| short(100.0 * self.held(ran) / self.ideal.bytes),
+            none(),
+        );
         row("of the fluid bound, %", &|ran| short(self.of_fluid(self.packed(ran))), {
             short(self.of_fluid(*ideal))
         });
