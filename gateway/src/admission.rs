@@ -27,9 +27,9 @@ use crate::pool::{Claim, Lease, Picker, now_ms};
 const COME_BACK_MAX: Duration = Duration::from_secs(300);
 /// Who is told the same comes back over a time longer by half, so that not all come at once.
 const JITTER: f64 = 0.5;
-/// A wait has to be longer than allowed by half before somebody is refused for it: the pace is that of
+/// A wait has to be longer than allowed by a tenth before somebody is refused for it: the pace is that of
 /// the last few.
-const SURELY: f64 = 1.5;
+const SURELY: f64 = 1.1;
 
 /// One agent's places and line. Outlives reloads.
 #[derive(Debug, Default)]
@@ -151,13 +151,17 @@ impl Admission {
         let (seat, my_seat) = oneshot::channel();
         let turn = Turn { need: ask.need, session: ask.session.map(Box::from), seat };
         let now = now_ms();
-        let refuse = |line: &Line<Turn>| self.refusal(line, &terms, (ask.held, queue, now));
+        let refuse = |line: &mut Line<Turn>| self.refusal(line, &terms, (ask.held, queue, now));
         let ticket = self.places.join(&terms, turn, now, refuse)?;
         let mut spot = Spot { admission: self, account: terms.account, ticket, my_seat };
         self.let_in();
         match tokio::time::timeout(queue.timeout, &mut spot.my_seat).await {
             Ok(Ok(seat)) => Ok(seat),
-            _ => {
+            Ok(Err(_)) => {
+                let text = "the line is full, and others have fewer waiting in it";
+                Err(Error::new(Code::QueueFull, text).retry_after(jittered(queue.timeout)))
+            }
+            Err(_) => {
                 let text =
                     format!("no place became free within {:?}; try again later", queue.timeout);
                 Err(Error::new(Code::QueueTimeout, text).retry_after(jittered(queue.timeout)))
@@ -227,33 +231,35 @@ impl Admission {
         self.everyone.get_or_init(|| Terms { account: Arc::default(), class: 0, weight: 1 })
     }
 
-    /// Why somebody may not wait.
+    /// Why somebody may not wait. In a full line somebody else may have to give way.
     fn refusal(
         &self,
-        line: &Line<Turn>,
+        line: &mut Line<Turn>,
         terms: &Terms,
         (held, queue, now): (u64, config::Queue, u64),
     ) -> Option<Error> {
         // Nobody has a turn before there is a replica, at whatever pace that was before.
         let awaited = self.places.limit() == 0;
-        let expected = line.expected_ms(terms, now).filter(|_| !awaited).map(Duration::from_millis);
+        let expected =
+            line.expected_ms(&terms.account, now).filter(|_| !awaited).map(Duration::from_millis);
         let too_long = expected.filter(|wait| *wait > queue.timeout.mul_f64(SURELY));
         let bytes = self.queued_bytes().saturating_add(held);
+        let (crowded, heavy) = (line.len() >= queue.max, bytes > queue.bytes && !line.is_empty());
         let text = if queue.max == 0 {
             "every place is taken and the agent has no queue".to_owned()
-        } else if line.len() >= queue.max {
+        } else if let Some(wait) = too_long {
+            let (wait, most) = (wait.as_secs_f64(), queue.timeout);
+            format!(
+                "at the present pace this would wait for about {wait:.1} s, \
+                 and at most {most:?} are allowed"
+            )
+        } else if (!crowded && !heavy) || line.make_room(terms).is_some() {
+            return None;
+        } else if crowded {
             format!("every place is taken and {} requests wait already", line.len())
-        } else if bytes > queue.bytes && !line.is_empty() {
-            format!(
-                "the bodies of those that wait take {} bytes already, of {}",
-                self.queued_bytes(),
-                queue.bytes
-            )
         } else {
-            let (wait, most) = (too_long?.as_secs_f64(), queue.timeout);
-            format!(
-                "at the present pace this would wait for about {wait:.0} s, and at most {most:?} are allowed"
-            )
+            let held = self.queued_bytes();
+            format!("the bodies of those that wait take {held} bytes already, of {}", queue.bytes)
         };
         let wait = jittered(expected.unwrap_or_default());
         Some(Error::new(Code::QueueFull, text).retry_after(wait))
@@ -261,32 +267,70 @@ impl Admission {
 
     /// Hands free places to those who are next.
     fn let_in(&self) {
-        let picker = lock(&self.picker).clone();
-        let now = now_ms();
+        let mut round = Round {
+            picker: lock(&self.picker).clone(),
+            usual_ms: self.places.classes.usual_ms(),
+            now_ms: now_ms(),
+            too_much: u64::MAX,
+            too_much_beside: u64::MAX,
+        };
+        let now = round.now_ms;
         self.places.let_in(
             now,
-            |waiter| self.fits(waiter, picker.as_deref()),
+            |waiter| round.fits(waiter, &self.claim),
             |turn, terms, lease| {
                 turn.seat.send(Seat { service: Some((terms, now)), lease }).is_ok()
             },
         );
     }
+}
 
+/// One look at who may be let in.
+struct Round {
+    picker: Option<Arc<Picker>>,
+    usual_ms: u64,
+    now_ms: u64,
+    /// Needs for which there was no room: nothing that needs as much has to be tried again.
+    too_much: u64,
+    /// Likewise, in the room that is kept.
+    too_much_beside: u64,
+}
+
+impl Round {
     /// A replica with room for somebody who waits, where that matters. For the first who has none, room
-    /// is kept from then on: others pass only where that stays free.
-    fn fits(&self, waiter: &Waiter<Turn>, picker: Option<&Picker>) -> Option<Option<Lease>> {
+    /// is kept from then on: others pass only where that stays free, or where they should be over before it
+    /// is wanted (EASY backfilling: Mu'alem and Feitelson, IEEE TPDS 12(6), 2001).
+    fn fits(
+        &mut self,
+        waiter: &Waiter<Turn>,
+        claim: &Mutex<Option<(u64, Claim)>>,
+    ) -> Option<Option<Lease>> {
         let need = waiter.turn.need;
-        let Some(picker) = picker.filter(|_| need > 0) else { return Some(None) };
-        let mut claim = lock(&self.claim);
+        let Some(picker) = self.picker.as_ref().filter(|_| need > 0) else { return Some(None) };
+        let mut claim = lock(claim);
         let own = claim.take_if(|(ticket, _)| *ticket == waiter.ticket);
-        let before = own.map(|(_, claim)| claim.endpoint());
-        if let Some(lease) = picker.pick(waiter.turn.session.as_deref(), need) {
-            return Some(Some(lease));
+        let before = own.map(|(_, claim)| (claim.endpoint(), claim.promise_ms));
+        if before.is_some() || need < self.too_much {
+            if let Some(lease) = picker.pick(waiter.turn.session.as_deref(), need) {
+                return Some(Some(lease));
+            }
+            self.too_much = self.too_much.min(need);
         }
-        if claim.is_none() {
-            *claim = picker.claim(need, before).map(|claim| (waiter.ticket, claim));
+        let Some((_, kept)) = &*claim else {
+            let kept = picker.claim(need, before, self.usual_ms);
+            *claim = kept.map(|claim| (waiter.ticket, claim));
+            return None;
+        };
+        let known = self.usual_ms > 0;
+        let over_by_then = known && self.now_ms + self.usual_ms <= kept.promise_ms;
+        if !over_by_then || need >= self.too_much_beside {
+            return None;
         }
-        None
+        let lease = kept.without(|| picker.pick_at(kept.endpoint(), need));
+        if lease.is_none() {
+            self.too_much_beside = need;
+        }
+        lease.map(Some)
     }
 }
 
@@ -333,19 +377,16 @@ struct Spot<'a> {
 impl Drop for Spot<'_> {
     fn drop(&mut self) {
         let left = self.admission.places.cancel(&self.account, self.ticket).is_some();
-        if left {
-            // What was kept free for it may be what others wait for.
-            let claim = lock(&self.admission.claim).take_if(|(ticket, _)| *ticket == self.ticket);
-            if claim.is_some() {
-                drop(claim);
-                self.admission.tend();
-            }
-            return;
-        }
-        // Its turn may have come at the same moment: the place goes to the next.
         self.my_seat.close();
-        if let Ok(seat) = self.my_seat.try_recv() {
-            self.admission.give_back(seat);
+        // Its turn may have come at the same moment: the place goes to the next.
+        if !left && let Ok(seat) = self.my_seat.try_recv() {
+            return self.admission.give_back(seat);
+        }
+        // What was kept free for it may be what others wait for.
+        let claim = lock(&self.admission.claim).take_if(|(ticket, _)| *ticket == self.ticket);
+        if claim.is_some() {
+            drop(claim);
+            self.admission.tend();
         }
     }
 }

@@ -311,12 +311,13 @@ impl Place {
     fn take(self: &Arc<Self>, need: u64) -> Option<Lease> {
         let free = |taken| (taken < self.limit.load(Relaxed)).then(|| taken + 1);
         self.in_flight.fetch_update(Relaxed, Relaxed, free).ok()?;
-        if need > 0 && !self.endpoint.memory.take(need, &self.room) {
+        let begun_ms = if need > 0 { now_ms() } else { 0 };
+        if need > 0 && !self.endpoint.memory.take(need, &self.room, begun_ms) {
             self.in_flight.fetch_sub(1, Relaxed);
             return None;
         }
         self.endpoint.in_flight.fetch_add(1, Relaxed);
-        Some(Lease { place: Arc::clone(self), need })
+        Some(Lease { place: Arc::clone(self), need, begun_ms })
     }
 
     /// Whether so much more fits in its memory.
@@ -329,8 +330,9 @@ impl Place {
 #[derive(Debug)]
 pub struct Lease {
     place: Arc<Place>,
-    /// What was taken of its memory, bytes.
+    /// What was taken of its memory, bytes; and when.
     need: u64,
+    begun_ms: u64,
 }
 
 impl Lease {
@@ -352,7 +354,7 @@ impl Drop for Lease {
         self.place.in_flight.fetch_sub(1, Relaxed);
         self.place.endpoint.in_flight.fetch_sub(1, Relaxed);
         if self.need > 0 {
-            self.place.endpoint.memory.give_back(self.need);
+            self.place.endpoint.memory.give_back(self.need, self.begun_ms);
         }
     }
 }

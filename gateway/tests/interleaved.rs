@@ -84,7 +84,7 @@ impl Yard {
 
     fn join(&self, of: usize) -> (u64, Turn) {
         let turn = Turn::default();
-        let refuse = |_: &line::Line<Turn>| None::<()>;
+        let refuse = |_: &mut line::Line<Turn>| None::<()>;
         let ticket = self.places.join(&self.terms[of], Arc::clone(&turn), 1, refuse);
         let ticket = ticket.expect("nobody refuses");
         self.let_in();
@@ -199,20 +199,20 @@ fn no_more_of_a_replicas_memory_is_taken_than_there_is() {
                 let (endpoint, room) = (Arc::clone(&endpoint), Arc::clone(&room));
                 thread::spawn(move || {
                     for _ in 0..2 {
-                        if !endpoint.memory.take(need, &room) {
-                            let claim = Claim::new(&endpoint, need);
+                        if !endpoint.memory.take(need, &room, 1) {
+                            let claim = Claim::new(&endpoint, need, 1);
                             thread::yield_now();
                             drop(claim);
                             continue;
                         }
                         assert!(endpoint.memory.needed() <= 100);
-                        endpoint.memory.give_back(need);
+                        endpoint.memory.give_back(need, 1);
                     }
                 })
             })
             .into_iter()
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(endpoint.memory.take(100, &room), "all of it is there again");
+        assert!(endpoint.memory.take(100, &room, 1), "all of it is there again");
     });
 }

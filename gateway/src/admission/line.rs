@@ -8,6 +8,7 @@
 //!
 //! No clock and no lock of its own: whoever asks says when it is.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use super::service::{CLASSES, Classes, Service};
@@ -17,11 +18,11 @@ use super::sync::Arc;
 /// counts.
 pub const MEMORY_MS: u64 = 10_000;
 /// How many are looked at behind one who fits nowhere, in each tenant's queue.
-pub const LOOK: usize = 32;
+pub const LOOK: usize = 256;
 /// Hand-overs before the pace is known.
 pub const PACE_MIN: u32 = 8;
-/// How much of a gap between two hand-overs counts: one eighth.
-const SMOOTHING: f64 = 8.0;
+/// How many of the last gaps between two hand-overs count.
+const SMOOTHING: f64 = 32.0;
 
 /// One tenant at one agent, as far as the line goes.
 #[derive(Debug, Default)]
@@ -56,12 +57,20 @@ pub struct Line<T> {
     queues: Vec<Queue<T>>,
     waiting: usize,
     next_ticket: u64,
-    /// All accounts that have waited and are still used, with what of their service doesn't count: what
-    /// they had when this shortage began, less what they are credited for having come later.
-    accounts: Vec<(Arc<Account>, i64)>,
+    /// All accounts that have waited and are still used.
+    accounts: Vec<Known>,
     /// When somebody was last seen to wait.
     seen_ms: Option<u64>,
     classes: [Shortage; CLASSES],
+}
+
+/// An account that has waited.
+#[derive(Debug)]
+struct Known {
+    account: Arc<Account>,
+    /// What of its service doesn't count: what it had when this shortage began, less what it is credited
+    /// for having come later.
+    before: i64,
     pace: Pace,
 }
 
@@ -81,9 +90,9 @@ struct Shortage {
     level: f64,
 }
 
-/// How quickly the line moves.
+/// How quickly those of an account are let in while they wait.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Pace {
+struct Pace {
     last_ms: u64,
     gap_ms: f64,
     known: u32,
@@ -98,9 +107,9 @@ impl Pace {
     }
 
     /// How long until `n` more have their turn, if that is known.
-    fn of(&self, n: f64, now_ms: u64) -> Option<u64> {
+    fn of(&self, n: usize, now_ms: u64) -> Option<u64> {
         let gap = self.gap_ms.max(now_ms.saturating_sub(self.last_ms) as f64);
-        (self.known >= PACE_MIN).then_some((gap * n) as u64)
+        (self.known >= PACE_MIN).then_some((gap * n as f64) as u64)
     }
 }
 
@@ -113,7 +122,6 @@ impl<T> Default for Line<T> {
             accounts: Vec::new(),
             seen_ms: None,
             classes: [Shortage::default(); CLASSES],
-            pace: Pace::default(),
         }
     }
 }
@@ -137,22 +145,16 @@ impl<T> Line<T> {
         self.queue_of(account).map_or(0, |index| self.queues[index].waiters.len())
     }
 
-    /// How long somebody who comes now would wait at least, in milliseconds, if that is known: behind
-    /// those of its own account, at its part of the pace.
+    /// How long somebody who comes now would wait, in milliseconds, if that is known: behind those of its
+    /// own account, at the pace at which they were let in lately.
     #[must_use]
-    pub fn expected_ms(&self, terms: &Terms, now_ms: u64) -> Option<u64> {
-        let others = self.queues.iter().filter(|queue| {
-            queue.terms.class == terms.class && !Arc::ptr_eq(&queue.terms.account, &terms.account)
-        });
-        let weights: f64 = others.map(|queue| f64::from(queue.terms.weight)).sum();
-        let own = f64::from(terms.weight);
-        let turns = (self.len_of(&terms.account) + 1) as f64 * (own + weights) / own;
-        self.pace.of(turns, now_ms)
+    pub fn expected_ms(&self, account: &Arc<Account>, now_ms: u64) -> Option<u64> {
+        self.known(account)?.pace.of(self.len_of(account) + 1, now_ms)
     }
 
     /// There are more places now: what was learned of the pace is of another time.
     pub fn forget_pace(&mut self) {
-        self.pace.known = 0;
+        self.accounts.iter_mut().for_each(|known| known.pace.known = 0);
     }
 
     /// Puts somebody at the end of its account's queue, and says its number.
@@ -169,6 +171,29 @@ impl<T> Line<T> {
         queue.waiters.push_back(Waiter { ticket, turn });
         self.waiting += 1;
         ticket
+    }
+
+    /// Makes room in a full line for somebody who has fewer waiting, for its weight, than another: the
+    /// last one of who has the most goes, of the lowest class that has anybody. A tenant that asks for more than it
+    /// can get fills the line with its own only (longest queue drop: Suter et al., INFOCOM 1998).
+    pub fn make_room(&mut self, terms: &Terms) -> Option<T> {
+        let length = |queue: &Queue<T>, more: usize| {
+            (queue.waiters.len() + more) as f64 / f64::from(queue.terms.weight)
+        };
+        let longest = (0..self.queues.len()).max_by(|a, b| {
+            let rank = |at: &usize| (self.queues[*at].terms.class, length(&self.queues[*at], 0));
+            let (a, b) = (rank(a), rank(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        })?;
+        let queue = &self.queues[longest];
+        let own = (self.len_of(&terms.account) + 1) as f64 / f64::from(terms.weight);
+        let gives_way = match queue.terms.class.cmp(&terms.class) {
+            Ordering::Greater => true,
+            Ordering::Equal => own < length(queue, 0),
+            Ordering::Less => false,
+        };
+        let last = queue.waiters.len() - 1;
+        gives_way.then(|| self.take(longest, last))?
     }
 
     /// Takes somebody out who waits no more.
@@ -192,7 +217,9 @@ impl<T> Line<T> {
             let mut waiters = self.queues[index].waiters.iter().take(LOOK).enumerate();
             if let Some((at, seat)) = waiters.find_map(|(at, w)| Some((at, fits(w)?))) {
                 let terms = self.queues[index].terms.clone();
-                self.pace.moved(now_ms);
+                if let Some(known) = self.known_mut(&terms.account) {
+                    known.pace.moved(now_ms);
+                }
                 self.note(terms.class, classes, now_ms);
                 self.classes[terms.class].level = self.served(&terms, now_ms);
                 return Some((self.take(index, at)?, terms, seat));
@@ -200,6 +227,14 @@ impl<T> Line<T> {
             passed.push(index);
         }
         None
+    }
+
+    fn known(&self, account: &Arc<Account>) -> Option<&Known> {
+        self.accounts.iter().find(|known| Arc::ptr_eq(&known.account, account))
+    }
+
+    fn known_mut(&mut self, account: &Arc<Account>) -> Option<&mut Known> {
+        self.accounts.iter_mut().find(|known| Arc::ptr_eq(&known.account, account))
     }
 
     fn queue_of(&self, account: &Arc<Account>) -> Option<usize> {
@@ -219,13 +254,11 @@ impl<T> Line<T> {
     /// Somebody of a class waits. After a while without anybody it is another shortage.
     fn note(&mut self, class: usize, classes: &Classes, now_ms: u64) {
         let over = |seen: Option<u64>| seen.is_none_or(|seen| now_ms > seen + MEMORY_MS);
-        if self.waiting == 0 {
-            self.pace.last_ms = now_ms;
-            if over(self.seen_ms) {
-                self.accounts.retain(|(account, _)| Arc::strong_count(account) > 1);
-                for (account, before) in &mut self.accounts {
-                    *before = account.service.received(now_ms) as i64;
-                }
+        if self.waiting == 0 && over(self.seen_ms) {
+            self.accounts.retain(|known| Arc::strong_count(&known.account) > 1);
+            for known in &mut self.accounts {
+                known.before = known.account.service.received(now_ms) as i64;
+                known.pace.known = 0;
             }
         }
         self.seen_ms = Some(now_ms);
@@ -247,9 +280,17 @@ impl<T> Line<T> {
         let level = least.unwrap_or(self.classes[terms.class].level);
         let received = terms.account.service.received(now_ms) as i64;
         let level = (level * f64::from(terms.weight)) as i64;
-        match self.accounts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &terms.account)) {
-            Some((_, before)) => *before = (*before).min(received - level),
-            None => self.accounts.push((Arc::clone(&terms.account), received - level)),
+        let before = received - level;
+        match self.known_mut(&terms.account) {
+            Some(known) => {
+                known.before = known.before.min(before);
+                // While nobody of it waited, nobody was let in.
+                known.pace.last_ms = now_ms;
+            }
+            None => {
+                let pace = Pace { last_ms: now_ms, ..Pace::default() };
+                self.accounts.push(Known { account: Arc::clone(&terms.account), before, pace });
+            }
         }
         self.queues.push(Queue { terms: terms.clone(), waiters: VecDeque::new() });
         self.queues.len() - 1
@@ -293,9 +334,8 @@ impl<T> Line<T> {
 
     /// What a tenant has been served in this shortage, for its weight.
     fn served(&self, terms: &Terms, now_ms: u64) -> f64 {
-        let known = self.accounts.iter().find(|(account, _)| Arc::ptr_eq(account, &terms.account));
         let received = terms.account.service.received(now_ms) as i64;
-        let counts = received - known.map_or(received, |(_, before)| *before);
+        let counts = received - self.known(&terms.account).map_or(received, |known| known.before);
         counts as f64 / f64::from(terms.weight)
     }
 }

@@ -76,8 +76,8 @@ impl<T> Places<T> {
         self.leave();
     }
 
-    /// Puts somebody into the line, unless `refuse` has a reason not to. Whoever fits has still to be
-    /// let in: a place may have become free meanwhile.
+    /// Puts somebody into the line, unless `refuse` has a reason not to, which may also make room there.
+    /// Whoever fits has still to be let in: a place may have become free meanwhile.
     ///
     /// # Errors
     /// The reason.
@@ -86,10 +86,10 @@ impl<T> Places<T> {
         terms: &Terms,
         turn: T,
         now_ms: u64,
-        refuse: impl FnOnce(&Line<T>) -> Option<E>,
+        refuse: impl FnOnce(&mut Line<T>) -> Option<E>,
     ) -> Result<u64, E> {
         let mut line = self.line();
-        if let Some(reason) = refuse(&line) {
+        if let Some(reason) = refuse(&mut line) {
             return Err(reason);
         }
         let ticket = line.join(terms, turn, &self.classes, now_ms);

@@ -32,7 +32,8 @@ impl Service {
     /// A place that was taken then has been given back.
     pub fn end(&self, begun_ms: u64, now_ms: u64) {
         self.never_began(begun_ms);
-        let took = now_ms.saturating_sub(begun_ms);
+        // The clock has steps of a few milliseconds: what took less is something, too.
+        let took = now_ms.saturating_sub(begun_ms).max(1);
         self.done_ms.fetch_add(took, Relaxed);
         let usual = self.usual_ms.load(Relaxed);
         let next = if usual == 0 { took } else { usual - usual / SMOOTHING + took / SMOOTHING };
@@ -84,6 +85,12 @@ impl Classes {
     #[must_use]
     pub fn received(&self, now_ms: u64) -> u64 {
         self.services.iter().map(|service| service.received(now_ms)).sum()
+    }
+
+    /// How long a request usually takes, milliseconds; 0 before any has ended.
+    #[must_use]
+    pub fn usual_ms(&self) -> u64 {
+        self.services.iter().map(|service| service.usual_ms.load(Relaxed)).max().unwrap_or(0)
     }
 
     /// Sets what each lower class gets, while it waits: a share of all.

@@ -4,7 +4,8 @@
 //! itself tells what it takes at rest, and whether the estimates are too low.
 
 use super::Endpoint;
-use super::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use super::sync::Ordering::Relaxed;
+use super::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, PoisonError};
 
 /// What an estimate is multiplied by at most, in thousandths: more says that something else takes
 /// memory there.
@@ -35,6 +36,8 @@ pub struct Memory {
     beyond: AtomicU32,
     /// When it started, as it says; 0: nothing was reported yet.
     started: AtomicU64,
+    /// What is under way: since when, and what it needs; in the order in which it began.
+    running: Mutex<Vec<(u64, u64)>>,
 }
 
 /// What an agent's requests at one replica have to fit in.
@@ -125,12 +128,31 @@ impl Memory {
         used.saturating_add(need) <= share || only
     }
 
+    /// When so much will fit, beside nothing that comes meanwhile, if each request takes as long as they
+    /// usually do; milliseconds as `now_ms`.
+    #[must_use]
+    pub fn promise(&self, need: u64, room: &Room, usual_ms: u64, now_ms: u64) -> u64 {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = now_ms;
+        let mut left = self.needed();
+        for (begun, its) in running.iter() {
+            if self.fits_beside(left, need, room) {
+                break;
+            }
+            left = left.saturating_sub(*its);
+            at = at.max(begun + usual_ms);
+        }
+        at
+    }
+
     /// Takes so much in one step, if it fits.
-    pub(super) fn take(&self, need: u64, room: &Room) -> bool {
+    pub(super) fn take(&self, need: u64, room: &Room, now_ms: u64) -> bool {
         let fits = |needed: u64| self.fits_beside(needed, need, room).then(|| needed + need);
         let taken = self.needed.fetch_update(Relaxed, Relaxed, fits);
         if let Ok(before) = taken {
             self.needed_max.fetch_max(before + need, Relaxed);
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.push((now_ms, need));
         }
         taken.is_ok()
     }
@@ -140,7 +162,13 @@ impl Memory {
         self.needed().saturating_add(self.claimed.load(Relaxed))
     }
 
-    pub(super) fn give_back(&self, need: u64) {
+    /// Gives back what was taken then.
+    pub(super) fn give_back(&self, need: u64, begun_ms: u64) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = running.iter().position(|of| *of == (begun_ms, need)) {
+            running.remove(at);
+        }
+        drop(running);
         self.needed.fetch_sub(need, Relaxed);
     }
 
@@ -181,18 +209,28 @@ impl Memory {
 pub struct Claim {
     endpoint: Arc<Endpoint>,
     need: u64,
+    /// When there should be room for it, milliseconds: what is over by then may use it.
+    pub promise_ms: u64,
 }
 
 impl Claim {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, need: u64) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, need: u64, promise_ms: u64) -> Self {
         endpoint.memory.claimed.fetch_add(need, Relaxed);
-        Self { endpoint: Arc::clone(endpoint), need }
+        Self { endpoint: Arc::clone(endpoint), need, promise_ms }
     }
 
     /// Where.
     #[must_use]
     pub fn endpoint(&self) -> u64 {
         self.endpoint.id
+    }
+
+    /// Does something as if nothing were kept.
+    pub fn without<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.endpoint.memory.claimed.fetch_sub(self.need, Relaxed);
+        let done = what();
+        self.endpoint.memory.claimed.fetch_add(self.need, Relaxed);
+        done
     }
 }
 

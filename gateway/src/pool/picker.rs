@@ -49,21 +49,41 @@ impl Picker {
         weighted(pools, session, &[], need)
     }
 
-    /// Keeps `need` bytes free for a request that fits nowhere yet: where they were kept before, or at
-    /// the ready endpoint that has the most left. None where it could never fit.
+    /// Takes a place and `need` bytes of memory at this endpoint.
     #[must_use]
-    pub fn claim(&self, need: u64, before: Option<u64>) -> Option<Claim> {
+    pub fn pick_at(&self, endpoint: u64, need: u64) -> Option<Lease> {
+        let now = now_ms();
+        let is_it =
+            |place: &&Arc<Place>| place.endpoint.id == endpoint && place.state(now) == State::Ready;
+        self.places().find(is_it)?.take(need)
+    }
+
+    /// Keeps `need` bytes free for a request that fits nowhere yet: where they were kept `before`, or at
+    /// the ready endpoint that should have room first, if requests take as long as they usually do. None
+    /// where it could never fit.
+    #[must_use]
+    pub fn claim(&self, need: u64, before: Option<(u64, u64)>, usual_ms: u64) -> Option<Claim> {
         let now = now_ms();
         let fits = |place: &&Arc<Place>| {
             place.state(now) == State::Ready && need <= place.endpoint.memory.whole(place.room())
         };
-        let left = |place: &&Arc<Place>| {
-            let memory = &place.endpoint.memory;
-            let left = memory.whole(place.room()).saturating_sub(memory.spoken_for());
-            (Some(place.endpoint.id) == before, left)
+        let kept = before.and_then(|(endpoint, promise)| {
+            let place = self.places().filter(fits).find(|place| place.endpoint.id == endpoint)?;
+            Some((place, promise))
+        });
+        let first = || {
+            let promise = |place: &Arc<Place>| {
+                place.endpoint.memory.promise(need, place.room(), usual_ms, now)
+            };
+            let promised = self.places().filter(fits).map(|place| (place, promise(place)));
+            promised.min_by_key(|(place, at)| (*at, place.endpoint.memory.spoken_for()))
         };
+        let (place, promise) = kept.or_else(first)?;
+        Some(Claim::new(&place.endpoint, need, promise))
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Arc<Place>> {
         let pools = self.pools.iter().filter(|(weight, _)| *weight > 0);
-        let places = pools.flat_map(|(_, pool)| pool.places());
-        places.filter(fits).max_by_key(left).map(|place| Claim::new(&place.endpoint, need))
+        pools.flat_map(|(_, pool)| pool.places())
     }
 }

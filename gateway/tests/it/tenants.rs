@@ -39,6 +39,8 @@ async fn waiting(gateway: &Gateway, who: &[(&str, &str)]) -> Vec<Open> {
 async fn served(qa: &mut Agent, first: crate::agent::Call, n: usize) -> Vec<String> {
     let (mut call, mut order) = (first, Vec::new());
     for _ in 0..n {
+        // What counts is how long each holds its place.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         call.json("{}").await;
         call = qa.call().await;
         order.push(call.target().to_owned());

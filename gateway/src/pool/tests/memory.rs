@@ -18,10 +18,10 @@ fn report(resident: u64, peak: Option<u64>) -> Report {
 #[test]
 fn what_is_taken_never_exceeds_what_there_is() {
     let (memory, room) = (Memory::default(), room(100, 1, true));
-    assert!(memory.take(60, &room));
-    assert!(!memory.take(41, &room));
-    assert!(memory.take(40, &room));
-    memory.give_back(60);
+    assert!(memory.take(60, &room, 0));
+    assert!(!memory.take(41, &room, 0));
+    assert!(memory.take(40, &room, 0));
+    memory.give_back(60, 0);
     assert_eq!(memory.needed(), 40);
     assert!(memory.fits(60, &room) && !memory.fits(61, &room));
 }
@@ -31,10 +31,10 @@ fn gateways_share_it_and_what_is_larger_than_a_share_goes_where_nothing_else_is(
     let memory = Memory::default();
     assert!(!memory.fits(60, &room(100, 2, false)));
     let alone = room(100, 2, true);
-    assert!(memory.take(60, &alone));
+    assert!(memory.take(60, &alone, 0));
     assert!(!memory.fits(1, &alone));
-    memory.give_back(60);
-    assert!(memory.take(1, &alone) && !memory.fits(60, &alone));
+    memory.give_back(60, 0);
+    assert!(memory.take(1, &alone, 0) && !memory.fits(60, &alone));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_claim_is_kept_free_until_it_is_dropped() {
     let address = config::Endpoint { host: "127.0.0.1".into(), port: 1 };
     let endpoint = Arc::new(Endpoint::new(address, config::Protocol::Http1));
     let room = room(100, 1, true);
-    let claim = Claim::new(&endpoint, 80);
+    let claim = Claim::new(&endpoint, 80, 0);
     assert!(endpoint.memory.fits(20, &room) && !endpoint.memory.fits(21, &room));
     drop(claim);
     assert!(endpoint.memory.fits(100, &room));
@@ -64,15 +64,29 @@ fn reports_tell_what_it_takes_at_rest() {
 fn estimates_that_are_too_low_are_raised_and_only_those() {
     let (memory, room) = (Memory::default(), room(512 * MIB, 1, true));
     memory.learn(&report(40, None), 512 * MIB);
-    assert!(memory.take(200 * MIB, &room));
+    assert!(memory.take(200 * MIB, &room, 0));
     memory.learn(&report(140, None), 512 * MIB);
     assert_eq!(memory.factor(), 1.0);
     memory.learn(&report(140, Some(340)), 512 * MIB);
     assert_eq!(memory.factor(), 1.5);
     assert!(!memory.fits(115 * MIB, &room) && memory.fits(114 * MIB, &room));
-    memory.give_back(200 * MIB);
+    memory.give_back(200 * MIB, 0);
     memory.learn(&report(140, Some(340)), 512 * MIB);
     assert_eq!(memory.factor(), 1.5, "it stays until the replica starts anew");
     memory.learn(&Report { started: 8, ..report(40, Some(40)) }, 512 * MIB);
     assert_eq!(memory.factor(), 1.0);
+}
+
+#[test]
+fn a_promise_is_when_enough_of_what_runs_should_be_over() {
+    let (memory, room) = (Memory::default(), room(100, 1, true));
+    for (begun, need) in [(1_000, 30), (1_500, 30), (2_000, 30)] {
+        assert!(memory.take(need, &room, begun));
+    }
+    let promise = |need| memory.promise(need, &room, 5_000, 3_000);
+    assert_eq!([10, 40, 50, 100].map(promise), [3_000, 6_000, 6_500, 7_000]);
+    // What takes longer than usual may be over at any time.
+    assert_eq!(memory.promise(40, &room, 500, 3_000), 3_000);
+    memory.give_back(30, 1_500);
+    assert_eq!(memory.promise(50, &room, 5_000, 3_000), 6_000);
 }
