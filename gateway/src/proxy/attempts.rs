@@ -17,10 +17,11 @@ use super::{Call, hopeful, stand_in_line};
 use crate::body::{Source, while_reading};
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Chance, Failure, Terms};
+use crate::health::{self, Verdict};
 use crate::message::{Name, OutgoingHead, ResponseHead};
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
-use crate::{health, proxy::worker::Client, retry};
+use crate::{proxy::worker::Client, retry};
 
 /// How often a request goes back to the line because its place was lost to it.
 const WAITS_MAX: u32 = 16;
@@ -232,9 +233,9 @@ impl Attempts {
         self.source.settle();
         permit.settle(lease.place());
         self.agent.metrics.first_byte(answer.first_byte);
-        let (agent, deadline) = (self.agent.clone(), self.deadline);
+        let (agent, deadline, verdict) = (self.agent.clone(), self.deadline, verdict(&answer));
         let Answer { head, body: incoming, at, .. } = answer;
-        (Exchange { agent, permit, lease, incoming, at, deadline }, head)
+        (Exchange { agent, permit, lease, incoming, at, deadline, verdict }, head)
     }
 }
 
@@ -270,6 +271,14 @@ fn is_not_begun(answer: &Answer) -> bool {
     let head = &answer.head;
     head.status == StatusCode::SERVICE_UNAVAILABLE
         && head.fields.get(Name::NotBegun).is_some_and(|value| value == b"1")
+}
+
+fn verdict(answer: &Answer) -> Verdict {
+    match answer.head.status.as_u16() >= 500 {
+        false => Verdict::Well,
+        true if is_not_begun(answer) => Verdict::Known,
+        true => Verdict::Failed,
+    }
 }
 
 /// HTTP/1: the connection watches the total clock too, for a client that does not read.
