@@ -159,6 +159,7 @@ async fn handle(
     let agent = call.current.agent(index);
     agent.look_ahead();
     record.agent = Some(agent.clone());
+    has_memory(&call.worker)?;
     admit_body(&agent, &source)?;
     let ahead = !head.fields.contains(Name::Expect);
     let permit = enter(&agent, &call.worker.view, ahead.then_some(&source), record).await?;
@@ -175,6 +176,7 @@ async fn handle(
         session,
         deadline,
         read_ahead: ahead,
+        fresh: false,
     };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, door, version, prefix.as_deref(), upgrade)
@@ -239,6 +241,7 @@ async fn find(
     let routes = &call.current.routes;
     match routes.route(&head.method, uri, &head.fields).map_err(|error| route_error(&error))? {
         Route::NeedsBody => {
+            has_memory(&call.worker)?;
             let name = name_in_body(source, call.current.table.gateway.route_body_max).await?;
             routes.named(&name, uri).map_err(|error| route_error(&error))
         }
@@ -288,6 +291,18 @@ fn own_answer(current: &Snapshot, route: &Route) -> Response<Bytes> {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+/// Refuses what is new while there is too much in memory: what is under way would not end well.
+fn has_memory(worker: &Worker) -> Result<(), Error> {
+    match worker.room.is_shedding() {
+        false => Ok(()),
+        true => Err(Error::new(
+            Code::Overloaded,
+            "the gateway has more in memory than `gateway.max_memory` of its table allows (by default \
+             nine tenths of its cgroup's limit), and takes no requests until there is less",
+        )),
+    }
 }
 
 /// Sets the agent's bounds for its body; a declared length is refused before anything is read.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::table::Tables;
 
 /// How far the start or the shutdown has come.
@@ -31,6 +32,8 @@ pub struct Shared {
     pub loads: Vec<Arc<Load>>,
     /// Most client connections, over all workers.
     pub max_connections: usize,
+    /// Memory and descriptors.
+    pub room: Arc<Room>,
 }
 
 impl Shared {
@@ -40,10 +43,10 @@ impl Shared {
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         workers: usize,
-        max_connections: usize,
+        (max_connections, room): (usize, Room),
     ) -> Self {
         let loads = (0..workers).map(|_| Arc::default()).collect();
-        Self { tables, metrics, loads, max_connections }
+        Self { tables, metrics, loads, max_connections, room: Arc::new(room) }
     }
 
     /// Open client connections, over all workers.

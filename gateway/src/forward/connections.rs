@@ -3,19 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::http1::{Http1, Http1Body};
 use crate::body::RequestBody;
 use crate::pool::Endpoint;
+use crate::room::{self, Room};
 use crate::wire::Wire;
 
 /// HTTP/2 window of one stream: what a slow client can make the gateway hold.
@@ -108,13 +111,19 @@ struct Line {
 }
 
 /// One worker's connections, by endpoint.
-#[derive(Default)]
 pub struct Connections {
+    room: Arc<Room>,
     /// By the endpoint's id, a number of ours that nobody can choose.
     lines: RefCell<HashMap<u64, Line, foldhash::fast::RandomState>>,
 }
 
 impl Connections {
+    /// None yet.
+    #[must_use]
+    pub fn new(room: Arc<Room>) -> Self {
+        Self { room, lines: RefCell::default() }
+    }
+
     /// An idle connection, the latest used first; none that is too old or closed.
     pub fn idle(
         &self,
@@ -148,7 +157,7 @@ impl Connections {
         keepalive: &config::Keepalive,
     ) -> Result<Connection, ConnectError> {
         if endpoint.protocol == config::Protocol::Http1 {
-            return Ok(Connection::Http1(Box::new(Http1::new(dial(&endpoint.address).await?))));
+            return Ok(Connection::Http1(Box::new(Http1::new(self.dial(endpoint).await?))));
         }
         let connecting =
             Rc::clone(&self.lines.borrow_mut().entry(endpoint.id).or_default().connecting);
@@ -156,12 +165,38 @@ impl Connections {
         if let Some(connection) = self.idle(endpoint, keepalive, Instant::now()) {
             return Ok(connection);
         }
-        let made = handshake2(dial(&endpoint.address).await?).await?;
+        let made = handshake2(self.dial(endpoint).await?).await?;
         let mut lines = self.lines.borrow_mut();
         let line = lines.entry(endpoint.id).or_default();
         line.keepalive = Some(*keepalive);
         line.shared.push(made.clone());
         Ok(Connection::Http2(made))
+    }
+
+    /// Where descriptors have run out, idle connections are given up for a new one.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+        match dial(&endpoint.address, &self.room).await {
+            Err(ConnectError::Io(error)) if room::is_descriptor(&error) => {
+                self.room.missed();
+                match self.give_up_idle() {
+                    0 => Err(ConnectError::Io(error)),
+                    _ => dial(&endpoint.address, &self.room).await,
+                }
+            }
+            dialled => dialled,
+        }
+    }
+
+    /// Closes what nothing is under way on. Says how many that were.
+    pub fn give_up_idle(&self) -> usize {
+        let mut given_up = 0;
+        for line in self.lines.borrow_mut().values_mut() {
+            let before = line.idle.len() + line.shared.len();
+            line.idle.clear();
+            line.shared.retain(|shared| shared.streams.get() > 0);
+            given_up += before - line.shared.len();
+        }
+        given_up
     }
 
     /// Keeps a connection whose response has ended, at `since`, for the next exchange, once the
@@ -251,21 +286,29 @@ impl Drop for Stream {
     }
 }
 
-async fn dial(address: &config::Endpoint) -> Result<TcpStream, ConnectError> {
+async fn dial(address: &config::Endpoint, room: &Room) -> Result<TcpStream, ConnectError> {
     if let Ok(ip) = address.host.parse::<std::net::IpAddr>() {
-        return TcpStream::connect((ip, address.port)).await.map_err(ConnectError::Io);
+        return dial_at((ip, address.port).into(), room).await.map_err(ConnectError::Io);
     }
     let found = tokio::net::lookup_host((address.host.as_str(), address.port))
         .await
         .map_err(ConnectError::Dns)?;
     let mut last = ConnectError::Dns(io::Error::other("the name has no addresses"));
     for address in found {
-        match TcpStream::connect(address).await {
+        match dial_at(address, room).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = ConnectError::Io(error),
         }
     }
     Err(last)
+}
+
+async fn dial_at(address: SocketAddr, room: &Room) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if !room.has(&socket) {
+        return Err(room::no_descriptor());
+    }
+    socket.connect(address).await
 }
 
 async fn handshake2(stream: TcpStream) -> Result<Http2, ConnectError> {

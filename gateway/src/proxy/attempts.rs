@@ -42,6 +42,8 @@ pub(super) struct Attempts {
     pub deadline: Instant,
     /// Whether the body may be read while the request waits.
     pub read_ahead: bool,
+    /// Whether the last attempt died on a connection that had been idle: others of them may have, too.
+    pub fresh: bool,
 }
 
 /// What is noted on the way.
@@ -134,6 +136,7 @@ impl Attempts {
             tried.push(lease.endpoint().id);
             if let Some(failure) = failure {
                 health::observe(&self.agent, &lease, failure.blame);
+                self.fresh = failure.chance == Chance::Unknown;
                 if !self.allows(&failure) || !self.may_retry(notes.retries) {
                     return (notes, Err(failure.error));
                 }
@@ -151,6 +154,7 @@ impl Attempts {
             source: &self.source,
             deadline: self.deadline,
             read_ahead: self.read_ahead,
+            fresh: self.fresh,
         };
         forward::exchange(&terms, &self.head).await
     }
