@@ -31,6 +31,10 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Largest response head that is read over HTTP/2.
 const RESPONSE_HEAD_MAX: u32 = 256 * 1024;
 
+/// An agent that closes idle connections closes none that was in use so lately; of others the kernel is
+/// asked before they are used again, as a request that may not be sent twice would be lost.
+const HOT: Duration = Duration::from_millis(1);
+
 /// How a connection could not be made.
 #[derive(Debug)]
 pub enum ConnectError {
@@ -138,7 +142,11 @@ impl Connections {
         }
         while let Some(Idle { mut connection, since }) = line.idle.pop() {
             let fresh = now < since + keepalive.idle && now < connection.born + keepalive.age;
-            if fresh && connection.is_quiet() {
+            let quiet = match now < since + HOT {
+                true => connection.is_quiet(),
+                false => connection.is_still_quiet(),
+            };
+            if fresh && quiet {
                 connection.reused = true;
                 return Some(Connection::Http1(connection));
             }

@@ -1,5 +1,7 @@
 //! A replica is killed while it works.
 
+use std::time::Instant;
+
 use super::load::{Load, post};
 use super::replica::Replica;
 use super::times;
@@ -20,6 +22,7 @@ async fn kill_9_of_one_of_two_replicas_loses_only_what_it_had_begun_and_nobody_i
         assert!(killed.count() > 50 && other.count() > 50, "both are asked");
         let begun = killed.kill().await;
         gateway.until_endpoint("qa", killed.addr, "ejected").await;
+        let out = Instant::now();
         // Whoever is sent there from now on is seen.
         let back = tokio::net::TcpListener::bind(killed.addr).await.unwrap();
         let back = Agent::with_on(back, |call| call.json("{}"));
@@ -31,6 +34,7 @@ async fn kill_9_of_one_of_two_replicas_loses_only_what_it_had_begun_and_nobody_i
         assert!(lost.len() <= CLIENTS, "{} of {} lost", lost.len(), asked.len());
         for lost in &lost {
             assert_eq!(lost.code(), Some("upstream-reset"), "{lost:?}");
+            assert!(lost.at < out, "lost after the replica was found out: {lost:?}");
         }
         let unbegun = lost.iter().filter(|lost| !begun.contains(&lost.id)).count();
         println!(

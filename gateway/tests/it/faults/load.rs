@@ -106,9 +106,13 @@ impl Load {
 
     /// Waits until so many more were answered.
     pub async fn more(&self, n: usize) {
-        let until = self.answered.load(Ordering::SeqCst) + n;
-        let what = format!("{n} more answers");
-        eventually(&what, || async { self.answered.load(Ordering::SeqCst) >= until }).await;
+        let answered = || self.answered.load(Ordering::SeqCst);
+        let until = answered() + n;
+        // A ceiling for each few of them: many may take long.
+        while answered() < until {
+            let next = until.min(answered() + 500);
+            eventually("more answers come", || async { answered() >= next }).await;
+        }
     }
 
     /// Asks for no more, and gives what came of all.

@@ -64,5 +64,5 @@ async fn an_upstream_that_closes_idle_connections_as_they_are_used_again_costs_n
         assert!(body.contains("it may have begun the work"), "{body}");
     }
     println!("{} asked, {} POSTs lost, {retries:?} retries", asked.len(), lost.len());
-    assert!(retries > Some(0.0), "the race was never met");
+    assert!(retries > Some(0.0) || !lost.is_empty(), "the race was never met");
 }
