@@ -10,13 +10,13 @@ use super::replica::Replica;
 use super::times;
 use crate::gateway::{Gateway, agent, table};
 
-/// Clients, of which each third reads streams.
+/// Clients: each third reads streams, and each third connects anew for each request.
 const CLIENTS: usize = 12;
 
 fn request(client: usize, id: &str) -> String {
     match client % 3 {
         0 => get(&format!("/agents/qa/stream/{client}"), id),
-        1 => get("/agents/qa/x", id),
+        1 => post("/agents/qa/x", id, "connection: close\r\n"),
         _ => post("/agents/qa/x", id, ""),
     }
 }
