@@ -18,9 +18,9 @@ use crate::cluster::load::Board;
 use crate::cluster::peers::{self, Peers};
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{Discovery, Status, kubernetes};
+use crate::headroom::{Headroom, Meter};
 use crate::metrics::Metrics;
 use crate::reload::Reload;
-use crate::room::{Gauge, Room};
 use crate::serve::handover::{self, Handover};
 use crate::shared::{Phase, Shared};
 use crate::table::Tables;
@@ -167,8 +167,8 @@ impl Gateway {
         let found = discovery.find(&table);
         let tables = Tables::new(Arc::clone(&table), &found, Arc::clone(&metrics))
             .map_err(|error| BindError::Unsupported(error.to_string()))?;
-        let room = connections_max(table.gateway.max_connections);
-        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, workers, room));
+        let headroom = connections_max(table.gateway.max_connections);
+        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, workers, headroom));
         if discovery.cluster().is_some() {
             duties::prepare(&shared);
         }
@@ -261,7 +261,7 @@ impl Gateway {
 
 /// Raises the soft descriptor limit to the hard one and says how many connections fit: each takes
 /// two descriptors, its own and the agent's.
-fn connections_max(wanted: usize) -> (usize, Room) {
+fn connections_max(wanted: usize) -> (usize, Headroom) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // Where it is refused, the limit that there is counts.
@@ -274,7 +274,7 @@ fn connections_max(wanted: usize) -> (usize, Room) {
         let text = "max_connections clamped to the descriptor limit";
         tracing::warn!(max = max_connections, wanted, descriptors, "{text}");
     }
-    (max_connections, Room::new(end))
+    (max_connections, Headroom::new(end))
 }
 
 /// How many client connections fit, and where the descriptors of connections end.
@@ -430,12 +430,12 @@ async fn upkeep(shared: Arc<Shared>, dropped: Option<Dropped>) {
 /// An ejection ends without anybody noticing, and memory grows so; the line has to, and who comes.
 async fn capacity(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(CAPACITY_TICK);
-    let mut gauge = Gauge::new();
+    let mut meter = Meter::new();
     loop {
         ticks.tick().await;
         let current = shared.tables.current();
         current.refresh_capacity();
-        gauge.look(&shared.room, current.table.gateway.max_memory);
+        meter.look(&shared.headroom, current.table.gateway.max_memory);
         drop(current);
         shared.tables.forget();
     }

@@ -37,7 +37,7 @@ pub mod forward;
 
 pub mod pool;
 
-pub mod room;
+pub mod headroom;
 
 pub mod metrics;
 

@@ -295,7 +295,7 @@ fn own_answer(current: &Snapshot, route: &Route) -> Response<Bytes> {
 
 /// Refuses what is new while there is too much in memory: what is under way would not end well.
 fn has_memory(worker: &Worker) -> Result<(), Error> {
-    match worker.room.is_shedding() {
+    match worker.headroom.is_shedding() {
         false => Ok(()),
         true => Err(Error::new(
             Code::Overloaded,

@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 
 use self::handover::{Arrival, Handover, Outward};
 use crate::error::{Code, Error};
+use crate::headroom;
 use crate::proxy::worker::{Client, Worker};
-use crate::room;
 use crate::shared::{Phase, Shared};
 use crate::table::View;
 use crate::wire::Wire;
@@ -88,7 +88,7 @@ pub fn worker(
         #[expect(deprecated, reason = "what replaces it is unsafe, for types that change their fd")]
         let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         let view = View::new(Arc::clone(&shared.tables));
-        let worker = Worker::new(view, Arc::clone(&shared.metrics), Arc::clone(&shared.room));
+        let worker = Worker::new(view, Arc::clone(&shared.metrics), Arc::clone(&shared.headroom));
         let Handover { outward, inward } = handover;
         Ok(run(listener, inward, Entrance { worker, shared, outward }, phase).await)
     })
@@ -164,7 +164,7 @@ impl Entrance {
             let text = "the gateway has as many connections as it can hold";
             return shed(&arrival.stream, &self.worker, text);
         }
-        if !self.shared.room.has(&arrival.stream) {
+        if !self.shared.headroom.has(&arrival.stream) {
             self.worker.lacks_descriptors();
             let text = "the gateway has no descriptor left for a connection";
             return shed(&arrival.stream, &self.worker, text);
@@ -262,13 +262,13 @@ async fn drained(worker: &Rc<Worker>, mut phase: watch::Receiver<Phase>) -> usiz
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
-    let mut misses = worker.room.misses();
+    let mut misses = worker.headroom.misses();
     loop {
         ticks.tick().await;
         let current = worker.view.current();
         worker.connections.sweep(|id| current.has_endpoint(id));
         // Another worker's may be missing because we have them.
-        if std::mem::replace(&mut misses, worker.room.misses()) != misses {
+        if std::mem::replace(&mut misses, worker.headroom.misses()) != misses {
             worker.connections.give_up_idle();
         }
     }
@@ -285,7 +285,7 @@ async fn pause(error: &io::Error, once: bool, worker: &Worker) -> bool {
     if !once {
         tracing::warn!(%error, "cannot accept; who connects waits");
     }
-    if room::is_descriptor(error) {
+    if headroom::is_descriptor(error) {
         worker.lacks_descriptors();
     }
     tokio::time::sleep(ACCEPT_PAUSE).await;

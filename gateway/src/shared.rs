@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
+use crate::headroom::Headroom;
 use crate::metrics::Metrics;
-use crate::room::Room;
 use crate::table::Tables;
 
 /// How far the start or the shutdown has come.
@@ -33,7 +33,7 @@ pub struct Shared {
     /// Most client connections, over all workers.
     pub max_connections: usize,
     /// Memory and descriptors.
-    pub room: Arc<Room>,
+    pub headroom: Arc<Headroom>,
 }
 
 impl Shared {
@@ -43,10 +43,10 @@ impl Shared {
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         workers: usize,
-        (max_connections, room): (usize, Room),
+        (max_connections, headroom): (usize, Headroom),
     ) -> Self {
         let loads = (0..workers).map(|_| Arc::default()).collect();
-        Self { tables, metrics, loads, max_connections, room: Arc::new(room) }
+        Self { tables, metrics, loads, max_connections, headroom: Arc::new(headroom) }
     }
 
     /// Open client connections, over all workers.

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use super::http1::{Http1, Http1Body};
 use crate::body::RequestBody;
+use crate::headroom::{self, Headroom};
 use crate::pool::Endpoint;
-use crate::room::{self, Room};
 use crate::wire::Wire;
 
 /// HTTP/2 window of one stream: what a slow client can make the gateway hold.
@@ -116,7 +116,7 @@ struct Line {
 
 /// One worker's connections, by endpoint.
 pub struct Connections {
-    room: Arc<Room>,
+    headroom: Arc<Headroom>,
     /// By the endpoint's id, a number of ours that nobody can choose.
     lines: RefCell<HashMap<u64, Line, foldhash::fast::RandomState>>,
 }
@@ -124,8 +124,8 @@ pub struct Connections {
 impl Connections {
     /// None yet.
     #[must_use]
-    pub fn new(room: Arc<Room>) -> Self {
-        Self { room, lines: RefCell::default() }
+    pub fn new(headroom: Arc<Headroom>) -> Self {
+        Self { headroom, lines: RefCell::default() }
     }
 
     /// An idle connection, the latest used first; none that is too old or closed.
@@ -183,12 +183,12 @@ impl Connections {
 
     /// Where descriptors have run out, idle connections are given up for a new one.
     async fn dial(&self, endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
-        match dial(&endpoint.address, &self.room).await {
-            Err(ConnectError::Io(error)) if room::is_descriptor(&error) => {
-                self.room.missed();
+        match dial(&endpoint.address, &self.headroom).await {
+            Err(ConnectError::Io(error)) if headroom::is_descriptor(&error) => {
+                self.headroom.missed();
                 match self.give_up_idle() {
                     0 => Err(ConnectError::Io(error)),
-                    _ => dial(&endpoint.address, &self.room).await,
+                    _ => dial(&endpoint.address, &self.headroom).await,
                 }
             }
             dialled => dialled,
@@ -294,16 +294,16 @@ impl Drop for Stream {
     }
 }
 
-async fn dial(address: &config::Endpoint, room: &Room) -> Result<TcpStream, ConnectError> {
+async fn dial(address: &config::Endpoint, headroom: &Headroom) -> Result<TcpStream, ConnectError> {
     if let Ok(ip) = address.host.parse::<std::net::IpAddr>() {
-        return dial_at((ip, address.port).into(), room).await.map_err(ConnectError::Io);
+        return dial_at((ip, address.port).into(), headroom).await.map_err(ConnectError::Io);
     }
     let found = tokio::net::lookup_host((address.host.as_str(), address.port))
         .await
         .map_err(ConnectError::Dns)?;
     let mut last = ConnectError::Dns(io::Error::other("the name has no addresses"));
     for address in found {
-        match dial_at(address, room).await {
+        match dial_at(address, headroom).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = ConnectError::Io(error),
         }
@@ -311,10 +311,10 @@ async fn dial(address: &config::Endpoint, room: &Room) -> Result<TcpStream, Conn
     Err(last)
 }
 
-async fn dial_at(address: SocketAddr, room: &Room) -> io::Result<TcpStream> {
+async fn dial_at(address: SocketAddr, headroom: &Headroom) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if !room.has(&socket) {
-        return Err(room::no_descriptor());
+    if !headroom.has(&socket) {
+        return Err(headroom::no_descriptor());
     }
     socket.connect(address).await
 }

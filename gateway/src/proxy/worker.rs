@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::error::Code;
 use crate::forward::connections::Connections;
 use crate::forward::headers::{Peer, Scheme};
+use crate::headroom::Headroom;
 use crate::metrics::Metrics;
-use crate::room::Room;
 use crate::shared::Connected;
 use crate::table::View;
 use crate::wire::{Socket, Wire};
@@ -26,7 +26,7 @@ pub struct Worker {
     /// For requests that reach no agent.
     pub metrics: Arc<Metrics>,
     /// Memory and descriptors.
-    pub room: Arc<Room>,
+    pub headroom: Arc<Headroom>,
     /// Shutting down: answers say `Connection: close`.
     pub closing: Cell<bool>,
     /// The listener is closed: connections end as soon as they are idle.
@@ -43,12 +43,12 @@ pub struct Worker {
 impl Worker {
     /// A worker with nothing open.
     #[must_use]
-    pub fn new(view: View, metrics: Arc<Metrics>, room: Arc<Room>) -> Rc<Self> {
+    pub fn new(view: View, metrics: Arc<Metrics>, headroom: Arc<Headroom>) -> Rc<Self> {
         Rc::new(Self {
             view,
-            connections: Rc::new(Connections::new(Arc::clone(&room))),
+            connections: Rc::new(Connections::new(Arc::clone(&headroom))),
             metrics,
-            room,
+            headroom,
             closing: Cell::new(false),
             draining: Cell::new(false),
             cut: Cell::new(false),
@@ -67,7 +67,7 @@ impl Worker {
 
     /// A descriptor is missing: idle connections to agents are given up, here and soon elsewhere.
     pub fn lacks_descriptors(&self) {
-        self.room.missed();
+        self.headroom.missed();
         self.connections.give_up_idle();
     }
 

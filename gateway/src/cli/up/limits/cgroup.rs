@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use switchyard::room::cgroup::{Place, Version, places};
+use switchyard::headroom::cgroup::{Place, Version, places};
 
 /// The names of our folders begin with this; the process id and a number follow.
 const PREFIX: &str = "switchyard-";

@@ -19,7 +19,7 @@ const TENTHS: u64 = 9;
 
 /// What there is room for, as all threads see it.
 #[derive(Debug)]
-pub struct Room {
+pub struct Headroom {
     /// There is too much in memory.
     shedding: AtomicBool,
     /// Resident, bytes.
@@ -33,7 +33,7 @@ pub struct Room {
     missed: AtomicU32,
 }
 
-impl Room {
+impl Headroom {
     /// With descriptors below this number for connections, and no limit of memory.
     #[must_use]
     pub fn new(descriptors: u64) -> Self {
@@ -81,7 +81,7 @@ impl Room {
         self.missed.load(Relaxed)
     }
 
-    /// Takes note of how much is in memory. Says whether that turned [`Room::is_shedding`].
+    /// Takes note of how much is in memory. Says whether that turned [`Headroom::is_shedding`].
     fn holds(&self, memory: u64, max: u64) -> bool {
         self.memory.store(memory, Relaxed);
         self.memory_max.store(max, Relaxed);
@@ -106,13 +106,13 @@ pub fn is_descriptor(error: &io::Error) -> bool {
 }
 
 /// Looks at the memory of this process.
-pub struct Gauge {
+pub struct Meter {
     status: Option<File>,
     of_cgroup: Option<u64>,
     told: Option<u64>,
 }
 
-impl Gauge {
+impl Meter {
     /// Where the kernel doesn't tell, nothing is ever too much.
     #[must_use]
     pub fn new() -> Self {
@@ -120,15 +120,15 @@ impl Gauge {
         Self { status: File::open("/proc/self/status").ok(), of_cgroup, told: None }
     }
 
-    /// Looks, and tells `room`. `max` is what the table says. What changes is logged.
-    pub fn look(&mut self, room: &Room, max: Option<u64>) {
+    /// Looks, and tells `headroom`. `max` is what the table says. What changes is logged.
+    pub fn look(&mut self, headroom: &Headroom, max: Option<u64>) {
         let Some(memory) = self.resident() else { return };
         let limit = max.or(self.of_cgroup).unwrap_or(u64::MAX);
         if self.told.replace(limit) != Some(limit) {
             tell_limit(limit, max.is_some());
         }
-        if room.holds(memory, limit) {
-            tell_turn(room.is_shedding(), memory, limit);
+        if headroom.holds(memory, limit) {
+            tell_turn(headroom.is_shedding(), memory, limit);
         }
     }
 
@@ -142,7 +142,7 @@ impl Gauge {
     }
 }
 
-impl Default for Gauge {
+impl Default for Meter {
     fn default() -> Self {
         Self::new()
     }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn too_much_turns_new_requests_away_until_there_is_clearly_less() {
-        let room = Room::new(100);
+        let headroom = Headroom::new(100);
         for (memory, turned, shedding) in [
             (1_600, false, false),
             (1_601, true, true),
@@ -178,26 +178,29 @@ mod tests {
             (1_500, true, false),
             (1_600, false, false),
         ] {
-            assert_eq!((room.holds(memory, 1_600), room.is_shedding()), (turned, shedding));
+            assert_eq!((headroom.holds(memory, 1_600), headroom.is_shedding()), (turned, shedding));
         }
-        assert!(room.holds(1_601, 1_600) && room.holds(1_601, u64::MAX), "an edit lifts it");
-        assert_eq!(room.memory_max(), None);
+        assert!(
+            headroom.holds(1_601, 1_600) && headroom.holds(1_601, u64::MAX),
+            "an edit lifts it"
+        );
+        assert_eq!(headroom.memory_max(), None);
     }
 
     #[test]
     fn this_process_has_memory() {
-        let room = Room::new(100);
-        Gauge::new().look(&room, Some(u64::MAX - 1));
-        assert!(room.memory() > 1 << 20, "{}", room.memory());
-        Gauge::new().look(&room, Some(1));
-        assert!(room.is_shedding());
+        let headroom = Headroom::new(100);
+        Meter::new().look(&headroom, Some(u64::MAX - 1));
+        assert!(headroom.memory() > 1 << 20, "{}", headroom.memory());
+        Meter::new().look(&headroom, Some(1));
+        assert!(headroom.is_shedding());
     }
 
     #[test]
     fn descriptors_beyond_a_number_are_not_for_connections() {
         let file = File::open("/proc/self/status").unwrap();
         let number = u64::try_from(file.as_raw_fd()).unwrap();
-        assert!(Room::new(number + 1).has(&file) && !Room::new(number).has(&file));
+        assert!(Headroom::new(number + 1).has(&file) && !Headroom::new(number).has(&file));
         assert!(is_descriptor(&no_descriptor()) && !is_descriptor(&io::Error::other("x")));
     }
 }
