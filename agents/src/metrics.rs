@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -25,6 +25,7 @@ pub struct Metrics {
     model_retries: Counter,
     runs: Counter,
     resident: Gauge,
+    peak: Gauge,
 }
 
 impl Metrics {
@@ -47,6 +48,8 @@ impl Metrics {
                 || metrics::counter!("agent_tokens_total", "kind" => kind),
             )
         };
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        gauge("process_start_time_seconds").set(since_epoch.as_secs_f64());
         let made = Self {
             in_flight: gauge("agent_in_flight"),
             duration: metrics::with_local_recorder(&recorder, || {
@@ -58,6 +61,7 @@ impl Metrics {
             model_retries: counter("agent_model_retries_total"),
             runs: counter("agent_runs_total"),
             resident: gauge("process_resident_memory_bytes"),
+            peak: gauge("cgroup_memory_peak_bytes"),
             requests: Mutex::new(HashMap::new()),
             handle,
             recorder,
@@ -88,6 +92,7 @@ impl Metrics {
     /// The Prometheus text.
     pub fn render(&self) -> String {
         self.resident.set(resident_bytes() as f64);
+        self.peak.set(peak_bytes() as f64);
         self.handle.render()
     }
 
@@ -130,6 +135,8 @@ fn describe() {
     counter!("agent_model_retries_total", "Further attempts at a call of the model server");
     counter!("agent_runs_total", "Commands run in the sandbox");
     gauge!("process_resident_memory_bytes", "Resident memory of this process");
+    gauge!("process_start_time_seconds", "When it started, since the epoch");
+    gauge!("cgroup_memory_peak_bytes", "Most memory that its cgroup has used; 0 where nobody says");
 }
 
 fn resident_bytes() -> u64 {
@@ -137,4 +144,19 @@ fn resident_bytes() -> u64 {
         .ok()
         .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// The most that this process' cgroup has used, by version 2 or 1.
+fn peak_bytes() -> u64 {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of = |line: &str| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let file = match controllers {
+            "" => format!("/sys/fs/cgroup{path}/memory.peak"),
+            "memory" => format!("/sys/fs/cgroup/memory{path}/memory.max_usage_in_bytes"),
+            _ => return None,
+        };
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    };
+    own.lines().find_map(of).unwrap_or(0)
 }

@@ -103,12 +103,12 @@ fn pool(endpoints: u16) -> Pool {
 fn pick(endpoints: u16) -> Step {
     fastrand::seed(SEED);
     let pool = pool(endpoints);
-    Box::new(move || drop(black_box(pool.pick(None, &[]))))
+    Box::new(move || drop(black_box(pool.pick(None, &[], 0))))
 }
 
 fn pick_by_session() -> Step {
     let pool = pool(8);
-    Box::new(move || drop(black_box(pool.pick(Some(black_box(b"session-0123456789")), &[]))))
+    Box::new(move || drop(black_box(pool.pick(Some(black_box(b"session-0123456789")), &[], 0))))
 }
 
 /// That they are read, from places that are known, is part of it.

@@ -250,14 +250,21 @@ impl Source {
         })
     }
 
+    /// Bytes that are kept here.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.0.borrow().kept_bytes as u64
+    }
+
     /// Reads ahead, for as long as the caller waits for something else and at most
     /// [`AHEAD_MAX`]: a client's FIN stands behind its body, and who does not read one does not see
-    /// the other. Ends when there is nothing more to read ahead.
+    /// the other. Ends when there is nothing more to read ahead, or when `more`, which is told how much
+    /// is kept, doesn't allow it.
     ///
     /// # Errors
     /// As [`Source::fault`].
-    pub async fn read_ahead(&self) -> Result<(), Error> {
-        while self.0.borrow().kept_bytes < AHEAD_MAX {
+    pub async fn read_ahead(&self, mut more: impl FnMut(u64) -> bool) -> Result<(), Error> {
+        while more(self.kept()) && self.0.borrow().kept_bytes < AHEAD_MAX {
             if self.peek().await?.is_none() {
                 break;
             }
@@ -282,15 +289,16 @@ impl Source {
     }
 }
 
-/// Waits for something while a body is read ahead.
+/// Waits for something while a body is read ahead, as far as `more` allows.
 ///
 /// # Errors
 /// When the body turns out bad meanwhile.
 pub async fn while_reading<T>(
     mut waiting: Pin<&mut impl Future<Output = T>>,
     source: &Source,
+    more: impl FnMut(u64) -> bool,
 ) -> Result<T, Error> {
-    let mut ahead = std::pin::pin!(source.read_ahead());
+    let mut ahead = std::pin::pin!(source.read_ahead(more));
     let mut reading = true;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = waiting.as_mut().poll(cx) {

@@ -39,6 +39,8 @@ pub enum Code {
     BodyTimeout,
     /// The request's body is larger than the agent takes.
     BodyTooLarge,
+    /// Its caller has asked for as much as it may.
+    RateLimited,
     /// The target of the request line is longer than a head may be.
     TargetTooLong,
     /// The request's head is longer than a head may be, or has too many fields.
@@ -81,7 +83,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::BadPath,
         Self::NoAgent,
@@ -93,6 +95,7 @@ impl Code {
         Self::HeaderTimeout,
         Self::BodyTimeout,
         Self::BodyTooLarge,
+        Self::RateLimited,
         Self::TargetTooLong,
         Self::HeadTooLarge,
         Self::NotImplemented,
@@ -158,6 +161,7 @@ impl Code {
             Self::HeaderTimeout => (408, "header-timeout", "http_request_error", "The request's head did not come in time"),
             Self::BodyTimeout => (408, "body-timeout", "http_request_error", "The request's body stopped coming"),
             Self::BodyTooLarge => (413, "body-too-large", "http_request_error", "The request's body is too large"),
+            Self::RateLimited => (429, "rate-limited", "http_request_denied", "Asked for more than allowed"),
             Self::TargetTooLong => (414, "target-too-long", "http_request_error", "The request's target is too long"),
             Self::HeadTooLarge => (431, "head-too-large", "http_request_error", "The request's head is too large"),
             Self::NotImplemented => (501, "not-implemented", "http_request_error", "Not implemented"),

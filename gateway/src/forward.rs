@@ -146,7 +146,7 @@ async fn connect(terms: &Terms<'_>) -> Result<Connection, Failure> {
     let mut connecting = pin!(tokio::time::timeout_at(due, connecting));
     let made = match terms.read_ahead {
         false => connecting.await,
-        true => while_reading(connecting.as_mut(), terms.source)
+        true => while_reading(connecting.as_mut(), terms.source, |_| true)
             .await
             .map_err(|fault| Failure::new(fault, Chance::None, Blame::None))?,
     };

@@ -349,6 +349,7 @@ impl Control {
         tokio::spawn(upkeep(Arc::clone(&self.shared), self.dropped_log_lines.take()));
         tokio::spawn(capacity(Arc::clone(&self.shared)));
         tokio::spawn(health::probe(Arc::clone(&self.shared.tables)));
+        tokio::spawn(health::read_reports(Arc::clone(&self.shared.tables)));
         tokio::spawn(Arc::clone(&self.peers).run(
             discovery.peers(),
             reload.tables(),
@@ -421,6 +422,7 @@ async fn upkeep(shared: Arc<Shared>, dropped: Option<Dropped>) {
     loop {
         ticks.tick().await;
         shared.metrics.upkeep();
+        shared.tables.forget_callers();
         if let Some(dropped) = &dropped {
             shared.metrics.log_dropped.set(dropped() as f64);
         }

@@ -2,8 +2,10 @@
 
 mod active;
 mod ask;
+mod reports;
 
 pub use self::active::{AT_ONCE as PROBES_MAX, probe};
+pub use self::reports::read as read_reports;
 use crate::forward::Blame;
 use crate::pool::{Lease, now_ms};
 use crate::table::Agent;

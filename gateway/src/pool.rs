@@ -3,8 +3,6 @@
 //! Counts and health belong to an endpoint's address and outlive every reload; a [`Pool`] is the
 //! list of them that one snapshot holds.
 
-mod tally;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex};
@@ -13,6 +11,13 @@ use std::time::Duration;
 use http::uri::Authority;
 use smallvec::SmallVec;
 
+mod memory;
+mod picker;
+mod sync;
+mod tally;
+
+pub use self::memory::{Claim, Memory, Report, Room};
+pub use self::picker::{Picker, weighted};
 pub use self::tally::Recent;
 use self::tally::Tally;
 
@@ -52,6 +57,8 @@ pub struct Endpoint {
     hash: u64,
     /// Where it listens.
     pub address: config::Endpoint,
+    /// What its requests need of its memory.
+    pub memory: Memory,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +89,7 @@ impl Endpoint {
             protocol,
             in_flight: AtomicU32::new(0),
             ejection: Ejection::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -189,6 +197,8 @@ pub struct Place {
     in_flight: AtomicU32,
     /// How many of them this gateway may have there; `u32::MAX`: no limit.
     limit: AtomicU32,
+    /// What this agent's requests have to fit in.
+    room: Room,
     /// Not in the table in force: what runs there ends there.
     retired: AtomicBool,
     /// On its way out, and asked only because nobody else is there.
@@ -236,6 +246,7 @@ impl Place {
             probe,
             in_flight: AtomicU32::new(0),
             limit: AtomicU32::new(u32::MAX),
+            room: Room::default(),
             retired: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -308,12 +319,27 @@ impl Place {
         self.limit.store(limit.unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// Takes a place in one step, unless all are taken.
-    fn take(self: &Arc<Self>) -> Option<Lease> {
+    /// What this agent's requests there have to fit in.
+    #[must_use]
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Takes a place in one step, and so much of its memory, unless all are taken or it doesn't fit.
+    fn take(self: &Arc<Self>, need: u64) -> Option<Lease> {
         let free = |taken| (taken < self.limit.load(Relaxed)).then(|| taken + 1);
         self.in_flight.fetch_update(Relaxed, Relaxed, free).ok()?;
+        if need > 0 && !self.endpoint.memory.take(need, &self.room) {
+            self.in_flight.fetch_sub(1, Relaxed);
+            return None;
+        }
         self.endpoint.in_flight.fetch_add(1, Relaxed);
-        Some(Lease { place: Arc::clone(self) })
+        Some(Lease { place: Arc::clone(self), need })
+    }
+
+    /// Whether so much more fits in its memory.
+    fn fits(&self, need: u64) -> bool {
+        need == 0 || self.endpoint.memory.fits(need, &self.room)
     }
 }
 
@@ -321,6 +347,8 @@ impl Place {
 #[derive(Debug)]
 pub struct Lease {
     place: Arc<Place>,
+    /// What was taken of its memory, bytes.
+    need: u64,
 }
 
 impl Lease {
@@ -341,6 +369,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.place.in_flight.fetch_sub(1, Relaxed);
         self.place.endpoint.in_flight.fetch_sub(1, Relaxed);
+        if self.need > 0 {
+            self.place.endpoint.memory.give_back(self.need);
+        }
     }
 }
 
@@ -370,12 +401,14 @@ impl Pool {
         self.places.iter().filter(|place| place.state(now_ms) == State::Ready).count()
     }
 
-    /// Takes a place at a ready endpoint that has one free: where `session` points (rendezvous
+    /// Takes a place, and `need` bytes of memory, at a ready endpoint that has both free: where `session` points (rendezvous
     /// hashing, so that only the sessions of a lost endpoint move), or the less loaded of two drawn at random. Endpoints in `tried` only if there is no other.
-    pub fn pick(&self, session: Option<&[u8]>, tried: &[u64]) -> Option<Lease> {
+    pub fn pick(&self, session: Option<&[u8]>, tried: &[u64], need: u64) -> Option<Lease> {
         let now = now_ms();
         let fits = |place: &Place| {
-            place.state(now) == State::Ready && place.limit().is_none_or(|n| place.in_flight() < n)
+            place.state(now) == State::Ready
+                && place.limit().is_none_or(|n| place.in_flight() < n)
+                && place.fits(need)
         };
         let fresh = |place: &Place| fits(place) && !tried.contains(&place.endpoint.id);
         // A place can be lost between the look and the taking: look again, at most once an endpoint.
@@ -388,7 +421,7 @@ impl Pool {
                 None if !tried.is_empty() => self.two_choices(fits, &mut |n| fastrand::usize(..n)),
                 found => found,
             };
-            if let Some(lease) = found?.take() {
+            if let Some(lease) = found?.take(need) {
                 return Some(lease);
             }
         }
@@ -474,6 +507,8 @@ fn mix(mut z: u64) -> u64 {
 mod tests {
     use super::*;
 
+    mod memory;
+
     const EJECT: config::Eject = config::Eject {
         consecutive: 3,
         time: Duration::from_secs(60),
@@ -505,16 +540,16 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let pool = limited(1, 1);
-        let lease = pool.pick(None, &[]).expect("there is a place");
-        assert!(pool.pick(None, &[]).is_none());
+        let lease = pool.pick(None, &[], 0).expect("there is a place");
+        assert!(pool.pick(None, &[], 0).is_none());
         drop(lease);
-        assert!(pool.pick(None, &[]).is_some());
+        assert!(pool.pick(None, &[], 0).is_some());
     }
 
     #[test]
     fn two_choices_spread_the_load() {
         let pool = pool(8);
-        let leases: Vec<_> = (0..800).map(|_| pool.pick(None, &[]).expect("any")).collect();
+        let leases: Vec<_> = (0..800).map(|_| pool.pick(None, &[], 0).expect("any")).collect();
         for place in pool.places() {
             assert!((90..=110).contains(&place.in_flight()), "{}", place.in_flight());
         }
@@ -524,20 +559,20 @@ mod tests {
     #[test]
     fn a_full_pool_is_filled_to_the_last_place() {
         let pool = limited(5, 3);
-        let leases: Vec<_> = (0..15).map(|_| pool.pick(None, &[])).collect();
+        let leases: Vec<_> = (0..15).map(|_| pool.pick(None, &[], 0)).collect();
         assert!(leases.iter().all(Option::is_some));
-        assert!(pool.pick(None, &[]).is_none());
+        assert!(pool.pick(None, &[], 0).is_none());
     }
 
     #[test]
     fn who_has_more_than_a_new_limit_takes_no_more_until_it_is_below() {
         let pool = limited(1, 3);
-        let mut leases: Vec<_> = (0..3).map(|_| pool.pick(None, &[])).collect();
+        let mut leases: Vec<_> = (0..3).map(|_| pool.pick(None, &[], 0)).collect();
         pool.places()[0].set_limit(Some(2));
         leases.pop();
-        assert!(pool.pick(None, &[]).is_none());
+        assert!(pool.pick(None, &[], 0).is_none());
         leases.pop();
-        assert!(pool.pick(None, &[]).is_some());
+        assert!(pool.pick(None, &[], 0).is_some());
     }
 
     #[test]
@@ -545,7 +580,7 @@ mod tests {
         let pool = pool(4);
         let homes = |pool: &Pool| -> Vec<u16> {
             (0..200)
-                .map(|n| port(&pool.pick(Some(format!("s{n}").as_bytes()), &[]).expect("any")))
+                .map(|n| port(&pool.pick(Some(format!("s{n}").as_bytes()), &[], 0).expect("any")))
                 .collect()
         };
         let before = homes(&pool);
@@ -561,8 +596,8 @@ mod tests {
     #[test]
     fn a_full_endpoint_gives_its_session_away() {
         let pool = limited(2, 1);
-        let home = pool.pick(Some(b"s"), &[]).expect("any");
-        let other = pool.pick(Some(b"s"), &[]).expect("the other");
+        let home = pool.pick(Some(b"s"), &[], 0).expect("any");
+        let other = pool.pick(Some(b"s"), &[], 0).expect("the other");
         assert_ne!(port(&home), port(&other));
     }
 
@@ -617,11 +652,11 @@ mod tests {
         let pool = pool(2);
         let tried = [pool.places()[0].endpoint.id];
         for _ in 0..20 {
-            let lease = pool.pick(None, &tried).expect("any");
+            let lease = pool.pick(None, &tried, 0).expect("any");
             assert_eq!(port(&lease), pool.places()[1].endpoint.address.port);
         }
         let one = self::pool(1);
-        assert!(one.pick(None, &[one.places()[0].endpoint.id]).is_some());
+        assert!(one.pick(None, &[one.places()[0].endpoint.id], 0).is_some());
     }
 
     #[test]
@@ -630,13 +665,13 @@ mod tests {
         let place = &pool.places()[0];
         assert!(!place.turned_away(), "it stays");
         place.leave(true);
-        assert!(pool.pick(None, &[]).is_some());
+        assert!(pool.pick(None, &[], 0).is_some());
         assert!(place.turned_away());
         place.leave(true);
-        assert!(pool.pick(None, &[]).is_none());
+        assert!(pool.pick(None, &[], 0).is_none());
         assert_eq!((pool.ready(now_ms()), place.state(now_ms())), (0, State::Draining));
         place.leave(false);
-        assert!(pool.pick(None, &[]).is_some(), "a new one at the same address");
+        assert!(pool.pick(None, &[], 0).is_some(), "a new one at the same address");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The life of one request: [`respond`] never fails (it counts, logs and answers) around
 //! `handle`, which uses `?`.
 
+mod admit;
 mod attempts;
 mod record;
 pub mod reply;
@@ -17,21 +18,20 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
+use self::admit::{Wants, admit_body};
 use self::attempts::Attempts;
 use self::record::Record;
 use self::reply::{Exchange, Reply, Shape};
 use self::worker::{Client, Worker};
 use crate::admin;
-use crate::admission::sleep::Mode;
-use crate::body::{ClientBody, Limits, Source, sse, too_large, while_reading};
+use crate::body::{ClientBody, Limits, Source, sse};
 use crate::error::{Code, Error};
 use crate::forward::{headers, location};
-use crate::message::{Fields, Name, OutgoingHead, RequestHead, ResponseHead};
-use crate::pool::now_ms;
+use crate::message::{Name, OutgoingHead, RequestHead, ResponseHead};
 use crate::request_id::RequestId;
 use crate::router::type_of_body::{BodyError, Scanner};
 use crate::router::{Door, Route, RouteError, Target};
-use crate::table::{Agent, AgentRef, Current, Permit, Snapshot, View};
+use crate::table::{Agent, Current, Snapshot};
 
 /// Answers one request, whatever happens. Only a client's single, valid id is taken over; a reply of
 /// whatever kind has the id that its request has.
@@ -47,6 +47,7 @@ pub async fn respond(
     let mut record = Record::new(&worker, &client, asked, id.clone(), access_log);
     let call = Call { worker, client, current };
     let handled = unless_cut(&call, pin!(handle(&call, (head, body), &mut record))).await;
+    let told = record.told.take();
     let (mut head, reply) = match handled {
         Ok(Handled::Own(response)) => {
             record.status = response.status().as_u16();
@@ -79,6 +80,10 @@ pub async fn respond(
         head.fields.push(Name::Connection, b"close");
     }
     head.fields.set(Name::RequestId, id.as_bytes());
+    if let Some(told) = told {
+        head.fields.push(Name::RateLimitPolicy, told.policy.as_bytes());
+        head.fields.push(Name::RateLimit, told.left.as_bytes());
+    }
     (head, reply)
 }
 
@@ -162,10 +167,11 @@ async fn handle(
     has_memory(&call.worker)?;
     admit_body(&agent, &source)?;
     let ahead = !head.fields.contains(Name::Expect);
-    let permit = enter(&agent, &call.worker.view, ahead.then_some(&source), record).await?;
+    let (wants, granted) = Wants::of(call, &agent, &head.fields, (&source, ahead), record).await?;
+    let mut permit = wants.enter(&agent, &call.worker.view, &source, record).await?;
+    permit.granted = granted;
     let agent = agent.latest(&call.worker.view);
     let deadline = Instant::now() + agent.settings.timeout;
-    let session = session(&agent, &head.fields);
     let head = outgoing(call, &agent, (head, path), door, record, upgrade);
     let prefix = foreign_prefix(call, &head);
     let attempts = Attempts {
@@ -173,7 +179,7 @@ async fn handle(
         permit: Some(permit),
         source,
         head,
-        session,
+        wants,
         deadline,
         read_ahead: ahead,
         fresh: false,
@@ -305,123 +311,6 @@ fn has_memory(worker: &Worker) -> Result<(), Error> {
     }
 }
 
-/// Sets the agent's bounds for its body; a declared length is refused before anything is read.
-fn admit_body(agent: &Agent, source: &Source) -> Result<(), Error> {
-    let max = agent.settings.max_body;
-    if source.length().unwrap_or_else(|| source.received()) > max {
-        return Err(too_large(max));
-    }
-    source.admit(max, agent.settings.retry.map_or(0, |retry| retry.buffer));
-    Ok(())
-}
-
-/// Waits for a place, where there is any hope of one: a parked agent's first replica counts, too,
-/// since whoever waits for it wakes the agent, and so does the next one of an agent whose last has
-/// just gone. Meanwhile `ahead` is read ahead, unless its client waits for a go.
-async fn enter(
-    agent: &AgentRef,
-    view: &View,
-    ahead: Option<&Source>,
-    record: &mut Record,
-) -> Result<Permit, Error> {
-    if agent.ready() == 0 {
-        hopeful(&agent.latest(view))?;
-    }
-    match Permit::at_once(agent) {
-        Some(permit) => Ok(permit),
-        // On the heap: few requests wait, and every request's future has the size of all it may do.
-        None => Box::pin(wait(agent, ahead, record)).await,
-    }
-}
-
-/// Refuses what nobody could answer, and nobody is waited for.
-fn hopeful(agent: &Agent) -> Result<(), Error> {
-    match agent.ready() > 0 || agent.is_awaited() {
-        true => Ok(()),
-        false => Err(no_endpoint(agent)),
-    }
-}
-
-async fn wait(
-    agent: &AgentRef,
-    ahead: Option<&Source>,
-    record: &mut Record,
-) -> Result<Permit, Error> {
-    let since = Instant::now();
-    let mut permit = pin!(stand_in_line(agent));
-    let permit = match ahead {
-        Some(source) => while_reading(permit.as_mut(), source).await??,
-        None => permit.await?,
-    };
-    record.waited(since.elapsed());
-    Ok(permit)
-}
-
-/// Waits for a place until it is known that there will be none. Who is refused while the agent has
-/// no replica is told when there should be one.
-async fn stand_in_line(agent: &AgentRef) -> Result<Permit, Error> {
-    let (sleep, between) = (&agent.state.sleep, agent.is_between_replicas());
-    tokio::select! {
-        biased;
-        entered = Permit::of(agent) => entered.map_err(|error| match error.code {
-            Code::QueueFull if between => full_between(error),
-            Code::QueueTimeout if between && agent.state.gap.age(now_ms()).is_some() => {
-                no_endpoint(agent)
-            }
-            Code::QueueFull if agent.is_parked() => starting(error, sleep.come_back(now_ms())),
-            Code::QueueTimeout if sleep.is_starting() => starting(error, sleep.come_back(now_ms())),
-            _ => error,
-        }),
-        () = sleep.scaled_by_hand() => Err(no_endpoint(agent)),
-        () = outwaited(agent), if between => Err(no_endpoint(agent)),
-    }
-}
-
-/// Ends when the agent has been without a replica for as long as one is waited for.
-async fn outwaited(agent: &Agent) {
-    while let Some(age) = agent.state.gap.age(now_ms()) {
-        let left = agent.settings.queue.timeout.saturating_sub(age);
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left).await;
-    }
-    // There was one, and whoever is still in line waits for a place as ever.
-    std::future::pending::<()>().await;
-}
-
-/// What the line said, of an agent between two replicas.
-fn full_between(error: Error) -> Error {
-    let text = "the agent's last replica has gone; no more requests may wait for the next one";
-    Error { detail: text.to_owned(), ..error }
-}
-
-/// What the line said, of an agent that is being woken.
-fn starting(error: Error, left: Duration) -> Error {
-    let text = match error.code {
-        Code::QueueFull => "the agent was parked and starts; no more requests may wait for it",
-        _ => "the agent was parked and has not started in time",
-    };
-    Error { detail: text.to_owned(), ..error }.retry_after(left)
-}
-
-/// The 503 of an agent without a ready replica.
-fn no_endpoint(agent: &Agent) -> Error {
-    let gap = agent.state.gap.age(now_ms());
-    let text = match (agent.places().count(), agent.state.sleep.mode(), gap) {
-        (0, Mode::ByHand(deployment), _) => format!(
-            "the agent was scaled to zero by hand; \
-             `kubectl scale {deployment} --replicas=1` brings it back"
-        ),
-        (_, Mode::Fixed, Some(gap)) => {
-            format!("the agent's last replica went {} s ago, and no other is ready", gap.as_secs())
-        }
-        (0, ..) => "the agent has no replicas".to_owned(),
-        (n, ..) => format!("none of the agent's {n} replicas is ready"),
-    };
-    Error::new(Code::NoEndpoint, text)
-}
-
 /// The head of what the agent is sent, but for the endpoint's authority.
 fn outgoing(
     call: &Call,
@@ -436,26 +325,27 @@ fn outgoing(
         agent: &agent.headers,
         mounted: door.is_mount(),
         peer: &call.client.peer,
-        trusted: call.current.trusted.contains(call.client.peer.ip()),
+        trusted: is_trusted(call),
         version,
         uri: &record.uri,
         request_id: record.request_id.as_bytes(),
         upgrade,
     };
+    if let Some(tenants) = call.current.table.tenants.as_ref().filter(|_| !context.trusted) {
+        fields.retain(|line| !line.name.eq_ignore_ascii_case(tenants.header.as_bytes()));
+    }
     headers::request(&mut fields, &context);
     OutgoingHead { method, target, fields }
 }
 
-/// The session that affinity goes by, where it is on and the request has one.
-fn session(agent: &Agent, fields: &Fields) -> Option<Bytes> {
-    let session = fields.named(agent.settings.affinity.as_deref()?)?;
-    (!session.is_empty()).then(|| Bytes::copy_from_slice(session))
+/// Whether what the client's connection says of others is believed.
+fn is_trusted(call: &Call) -> bool {
+    call.current.trusted.contains(call.client.peer.ip())
 }
 
 /// The prefix that the agent was told, where a proxy before us may have one of its own.
 fn foreign_prefix(call: &Call, head: &OutgoingHead) -> Option<Bytes> {
-    let trusted = call.current.trusted.contains(call.client.peer.ip());
-    let prefix = if trusted { head.fields.get(Name::ForwardedPrefix) } else { None };
+    let prefix = if is_trusted(call) { head.fields.get(Name::ForwardedPrefix) } else { None };
     prefix.map(Bytes::copy_from_slice)
 }
 

@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use self::registry::Registry;
+use crate::admission::tenants::Tenants;
 use crate::forward::headers::TrustedProxies;
 use crate::metrics::Metrics;
 use crate::router::{BadRename, Routes};
@@ -77,6 +78,8 @@ pub struct Tables {
     swaps: watch::Sender<()>,
     refused: ArcSwap<Option<Refused>>,
     registry: Registry,
+    /// Who asked lately, where callers are told apart.
+    pub tenants: Tenants,
     metrics: Arc<Metrics>,
     /// Snapshots that were in force, until no worker and no request holds them.
     replaced: Mutex<Vec<Arc<Snapshot>>>,
@@ -100,6 +103,7 @@ impl Tables {
         first.agents.iter().for_each(|agent| agent.take_share(&shares));
         first.agents.iter().for_each(Agent::note_leaving);
         first.agents.iter().for_each(Agent::note_coming);
+        first.agents.iter().for_each(Agent::set_rules);
         first.agents.iter().for_each(Agent::refresh_capacity);
         metrics.took(1, &first.table.hash);
         Ok(Self {
@@ -108,6 +112,7 @@ impl Tables {
             swaps: watch::Sender::new(()),
             refused: ArcSwap::from_pointee(None),
             registry,
+            tenants: Tenants::default(),
             metrics,
             replaced: Mutex::default(),
             shares: Mutex::new(shares),
@@ -182,7 +187,11 @@ impl Tables {
             return;
         }
         let snapshot = self.current();
-        for agent in snapshot.agents.iter().filter(|agent| agent.settings.max_in_flight.is_some()) {
+        self.tenants.set_part(shares.part());
+        let shared = |agent: &&Agent| {
+            agent.settings.max_in_flight.is_some() || agent.settings.memory.is_some()
+        };
+        for agent in snapshot.agents.iter().filter(shared) {
             agent.take_share(&shares);
             agent.refresh_capacity();
         }
@@ -214,10 +223,21 @@ impl Tables {
         let replaced = self.current.swap(Arc::clone(&snapshot));
         self.version.fetch_add(1, Ordering::Release);
         snapshot.agents.iter().for_each(Agent::note_coming);
+        snapshot.agents.iter().for_each(Agent::set_rules);
         snapshot.agents.iter().for_each(Agent::refresh_capacity);
         lock(&self.replaced).push(replaced);
         self.forget();
         self.swaps.send_replace(());
+    }
+
+    /// Forgets callers that have nothing under way and nothing counted.
+    pub fn forget_callers(&self) {
+        self.tenants.forget();
+        for (_, state) in self.states() {
+            if let Some(callers) = state.callers_seen() {
+                callers.forget();
+            }
+        }
     }
 
     /// Forgets what nobody holds any more. A large snapshot takes a while to drop: that is done here,

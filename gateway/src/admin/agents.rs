@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::Admin;
 use super::answer::Refused;
+use crate::admission::tenants::{Caller, Callers};
 use crate::cluster::load::AgentLoad;
 use crate::discovery::managed::Fleet;
 use crate::error::{Code, Error};
-use crate::pool::{State as EndpointState, now_ms};
+use crate::pool::{Place, State as EndpointState, now_ms};
 use crate::table::{Agent, Snapshot};
 
 /// `GET /agents` on the clients' port: what there is to call.
@@ -97,12 +98,16 @@ fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
     for (place, state) in pooled.chain(leaving) {
         let bytes = run.memory_of(&place.endpoint.address);
         memory = bytes.map_or(memory, |bytes| Some(memory.unwrap_or(0) + bytes));
-        endpoints.push(json!({
+        let mut endpoint = json!({
             "address": place.endpoint.address.to_string(),
             "state": state.as_str(),
             "in_flight": place.in_flight(),
             "memory_bytes": bytes,
-        }));
+        });
+        if agent.settings.memory.is_some() {
+            endpoint["memory"] = room(place);
+        }
+        endpoints.push(endpoint);
     }
     let mut state = Map::new();
     state.insert("type".into(), json!(agent.settings.name));
@@ -110,6 +115,8 @@ fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
     state.append(&mut counts(&AgentLoad::of(agent)));
     state.extend(
         [
+            ("queued_bytes", json!(agent.state.admission.queued_bytes())),
+            ("tenants", json!(tenants(agent, now))),
             ("ready", json!(agent.ready())),
             ("parked", json!(agent.is_parked())),
             ("scaled_to_zero_by_hand", json!(agent.is_kept_at_zero())),
@@ -125,6 +132,34 @@ fn state(admin: &Admin, agent: &Agent, run: &Run) -> Value {
         .map(|(name, value)| (name.to_owned(), value)),
     );
     Value::Object(state)
+}
+
+/// What requests need of a replica's memory, and may need together, bytes; what it takes at rest; and by
+/// what the table's estimates are multiplied.
+fn room(place: &Place) -> Value {
+    let memory = &place.endpoint.memory;
+    json!({
+        "needed": memory.needed(),
+        "most": memory.whole(place.room()),
+        "rest": memory.rest(),
+        "factor": memory.factor(),
+    })
+}
+
+/// Who asks, where callers are told apart: what they have running and waiting, and the seconds of places
+/// that they were given lately.
+fn tenants(agent: &Agent, now: u64) -> Vec<Value> {
+    let callers = agent.state.callers_seen().map(Callers::all).unwrap_or_default();
+    let tenant = |caller: &Arc<Caller>| {
+        let service = &caller.account.service;
+        json!({
+            "tenant": caller.tenant.name,
+            "in_flight": service.running(),
+            "queued": agent.state.admission.queued_of(&caller.account),
+            "service_seconds": service.received(now) as f64 / 1000.0,
+        })
+    };
+    callers.iter().map(tenant).collect()
 }
 
 /// What `up` runs, by address.

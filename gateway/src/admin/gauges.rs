@@ -65,10 +65,11 @@ impl Gauges {
 type Read = fn(&Counts) -> u64;
 
 /// The families of one number an agent.
-const NUMBERS: [(Family, Read); 5] = [
+const NUMBERS: [(Family, Read); 6] = [
     (families::LOAD, |counts| counts.load),
     (families::IN_FLIGHT, |counts| counts.in_flight),
     (families::QUEUED, |counts| counts.queued),
+    (families::QUEUED_BYTES, |counts| counts.queued_bytes),
     (families::HELD, |counts| counts.held),
     (families::PARKED, |counts| counts.parked),
 ];
@@ -126,6 +127,7 @@ struct Counts {
     load: u64,
     in_flight: u64,
     queued: u64,
+    queued_bytes: u64,
     held: u64,
     parked: u64,
     endpoints: [u64; EndpointState::ALL.len()],
@@ -152,6 +154,7 @@ impl Counts {
     fn add(&mut self, admission: &Admission) {
         self.in_flight += u64::from(admission.in_flight());
         self.queued += admission.queued() as u64;
+        self.queued_bytes += admission.queued_bytes();
         self.held += u64::from(admission.held());
     }
 }

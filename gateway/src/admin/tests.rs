@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::admission::Ask;
 use crate::cluster::peers::Peers;
 use crate::discovery;
 use crate::discovery::managed::{self, ManagedAgent, Replica};
@@ -187,11 +188,11 @@ async fn load_is_what_runs_waits_and_is_held() {
     let state = yard.shared.tables.state("coding").unwrap();
     let queue = config::Queue { max: 1, bytes: 1 << 20, timeout: Duration::from_secs(9) };
     for _ in 0..2 {
-        state.admission.enter(queue).await.unwrap();
+        state.admission.enter(Ask::default(), queue).await.unwrap();
     }
     state.admission.hold();
     let waits = Arc::clone(&state);
-    let waiting = tokio::spawn(async move { waits.admission.enter(queue).await });
+    let waiting = tokio::spawn(async move { waits.admission.enter(Ask::default(), queue).await });
     while state.admission.queued() == 0 {
         tokio::task::yield_now().await;
     }
@@ -214,7 +215,7 @@ async fn gauges_follow_an_agent_out_of_the_table() {
     let yard = Yard::new(&[QA, CODING].concat());
     let state = yard.shared.tables.state("coding").unwrap();
     let queue = config::Queue { max: 1, bytes: 1 << 20, timeout: Duration::from_secs(9) };
-    state.admission.enter(queue).await.unwrap();
+    let seat = state.admission.enter(Ask::default(), queue).await.unwrap();
     let read = async |in_flight: &str, ready: &str| {
         let text = yard.get("/metrics").await.text;
         assert_eq!(value(&text, "switchyard_in_flight{agent=\"coding\"}"), in_flight);
@@ -228,7 +229,7 @@ async fn gauges_follow_an_agent_out_of_the_table() {
     read("1", "1").await;
     yard.replace(QA);
     read("1", "0").await;
-    state.admission.leave();
+    state.admission.leave(seat);
     drop(state);
     read("0", "0").await;
 }

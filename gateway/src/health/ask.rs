@@ -1,11 +1,11 @@
-//! One probe: a GET over a connection of its own, so that it shows whether the replica accepts.
+//! One question: a GET over a connection of its own, so that it shows whether the replica accepts.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
 use http::{Request, StatusCode, Uri};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -27,6 +27,9 @@ pub(super) enum Failure {
     /// An answer that is not 2xx.
     #[error("answered {0}")]
     Status(StatusCode),
+    /// Not all of it came, or it was too long.
+    #[error("a broken answer: {0}")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The path can't stand in a request.
     #[error("no path to ask: {0}")]
     Path(#[from] http::Error),
@@ -37,33 +40,45 @@ pub(super) enum Failure {
 
 /// Asks once; 2xx is healthy. The answer's body is not read. Dropping the future ends the probe.
 pub(super) async fn ask(endpoint: &Arc<Endpoint>, agent: &str, path: &str) -> Result<(), Failure> {
+    read(endpoint, agent, path, None).await.map(drop)
+}
+
+/// Asks once, and reads the answer's body of at most so many bytes, if any of it is wanted.
+pub(super) async fn read(
+    endpoint: &Arc<Endpoint>,
+    agent: &str,
+    path: &str,
+    most: Option<usize>,
+) -> Result<Bytes, Failure> {
     let address = &endpoint.address;
     let connected = TcpStream::connect((address.host.as_str(), address.port)).await;
     let io = TokioIo::new(connected.map_err(Failure::Connect)?);
-    let response = match endpoint.protocol {
+    let (response, _until_answered) = match endpoint.protocol {
         config::Protocol::Http1 => {
             let request = request(endpoint, agent, path.parse().map_err(http::Error::from)?)?;
             let (mut sender, connection) = http1::handshake(io).await?;
-            let _until_answered = Background(tokio::spawn(async move {
+            let until_answered = Background(tokio::spawn(async move {
                 // Its failure is the answer's.
                 let _ = connection.await;
             }));
-            sender.send_request(request).await?
+            (sender.send_request(request).await?, until_answered)
         }
         config::Protocol::H2c => {
             let whole = format!("http://{}{path}", endpoint.authority);
             let request = request(endpoint, agent, whole.parse().map_err(http::Error::from)?)?;
             let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            let _until_answered = Background(tokio::spawn(async move {
+            let until_answered = Background(tokio::spawn(async move {
                 let _ = connection.await;
             }));
-            sender.send_request(request).await?
+            (sender.send_request(request).await?, until_answered)
         }
     };
-    match response.status() {
-        status if status.is_success() => Ok(()),
-        status => Err(Failure::Status(status)),
+    if !response.status().is_success() {
+        return Err(Failure::Status(response.status()));
     }
+    let Some(most) = most else { return Ok(Bytes::new()) };
+    let body = Limited::new(response.into_body(), most).collect().await;
+    Ok(body.map_err(Failure::Body)?.to_bytes())
 }
 
 fn request(endpoint: &Endpoint, agent: &str, uri: Uri) -> http::Result<Request<Empty<Bytes>>> {

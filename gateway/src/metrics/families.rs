@@ -53,6 +53,10 @@ pub(crate) const IN_FLIGHT: Family =
     Family::gauge("switchyard_in_flight", "Requests that have a place");
 pub(crate) const QUEUED: Family =
     Family::gauge("switchyard_queued", "Requests that wait for a place");
+pub(crate) const QUEUED_BYTES: Family = Family::gauge(
+    "switchyard_queued_bytes",
+    "Bytes of bodies held for requests that wait for a place",
+);
 pub(crate) const HELD: Family =
     Family::gauge("switchyard_held", "Requests whose client left and whose agent goes on");
 pub(crate) const ENDPOINTS: Family = Family::gauge("switchyard_endpoints", "Replicas by state");

@@ -2,19 +2,17 @@
 
 use std::rc::Rc;
 
-use std::pin::pin;
-
-use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
+use super::Call;
+use super::admit::{Wants, hopeful};
 use super::record::Record;
 use super::reply::{Exchange, read_out};
 use super::worker::Worker;
-use super::{Call, hopeful, stand_in_line};
-use crate::body::{Source, while_reading};
+use crate::body::Source;
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Chance, Failure, Terms};
 use crate::health::{self, Verdict};
@@ -36,8 +34,8 @@ pub(super) struct Attempts {
     pub source: Source,
     /// The request's head.
     pub head: OutgoingHead,
-    /// What affinity goes by.
-    pub session: Option<Bytes>,
+    /// What the request wants in with.
+    pub wants: Wants,
     /// When the total clock fires.
     pub deadline: Instant,
     /// Whether the body may be read while the request waits.
@@ -112,8 +110,9 @@ impl Attempts {
         }
         let mut tried = Vec::new();
         loop {
-            let session = self.session.as_deref();
-            let Some(lease) = self.agent.pick(session, &tried) else {
+            let given = self.permit.as_mut().and_then(Permit::lease);
+            let pick = || self.agent.pick(self.wants.session(), &tried, self.wants.need());
+            let Some(lease) = given.or_else(pick) else {
                 if let Err(error) = Box::pin(self.wait_again(worker, &mut notes)).await {
                     return (notes, Err(error));
                 }
@@ -216,16 +215,14 @@ impl Attempts {
         }
         // What admission believes may be a moment old.
         self.agent.refresh_capacity();
-        self.permit = None;
+        let granted = self.permit.take().and_then(|mut permit| permit.granted.take());
         let (queued, awaited) = (Instant::now(), self.agent.is_awaited());
         let due = Some(self.deadline).filter(|_| !awaited);
-        let mut entering = pin!(by(due, stand_in_line(&self.agent)));
-        let entered = match self.read_ahead {
-            true => while_reading(entering.as_mut(), &self.source).await?,
-            false => entering.await,
-        };
+        let entered = by(due, self.wants.wait(&self.agent, &self.source)).await;
         let late = |_| Error::new(Code::TotalTimeout, "no replica became free in time");
-        self.permit = Some(entered.map_err(late)??);
+        let mut permit = entered.map_err(late)??;
+        permit.granted = granted;
+        self.permit = Some(permit);
         notes.queued += queued.elapsed();
         if awaited {
             self.deadline = Instant::now() + self.agent.settings.timeout;

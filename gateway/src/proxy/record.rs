@@ -8,6 +8,8 @@ use http::{Method, Uri};
 use tokio::time::Instant;
 
 use super::worker::{Busy, Client, Worker};
+use crate::admission::rates::Told;
+use crate::admission::tenants::Tenant;
 use crate::body::Source;
 use crate::error::{Code, Error};
 use crate::metrics::Outcome;
@@ -50,6 +52,10 @@ pub struct Record {
     pub request_id: RequestId,
     /// The agent, once it is known.
     pub agent: Option<AgentRef>,
+    /// Whose it is, where callers are told apart or limited.
+    pub tenant: Option<Arc<Tenant>>,
+    /// What the client is told of its limits.
+    pub told: Option<Box<Told>>,
     /// Who answered, or was asked last.
     pub endpoint: Option<Arc<Endpoint>>,
     /// The request's body.
@@ -91,6 +97,8 @@ impl Record {
             access_log,
             request_id,
             agent: None,
+            tenant: None,
+            told: None,
             endpoint: None,
             source: None,
             status: 0,
@@ -157,6 +165,7 @@ impl Record {
             method = self.method.as_str(),
             path = self.uri.path(),
             agent = self.agent_name(),
+            tenant = self.tenant.as_ref().map(|of| &*of.name).filter(|name| !name.is_empty()),
             status = self.status,
             outcome = outcome.as_str(),
             endpoint = self.endpoint.as_ref().map(|e| e.authority.as_str()),

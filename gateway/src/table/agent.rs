@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use smallvec::SmallVec;
 
@@ -10,10 +10,12 @@ use super::known::Known;
 use super::{Shares, Standing};
 use crate::admission::Admission;
 use crate::admission::gap::Gap;
+use crate::admission::rates;
 use crate::admission::sleep::{Mode, Sleep};
+use crate::admission::tenants::Callers;
 use crate::forward::headers::AgentHeaders;
 use crate::metrics::AgentMetrics;
-use crate::pool::{Lease, Place, Pool, State, hash, now_ms};
+use crate::pool::{Lease, Picker, Place, Pool, State, now_ms, weighted};
 use crate::retry::Budget;
 
 /// One agent of a snapshot.
@@ -32,7 +34,8 @@ pub struct Agent {
     pub metrics: Arc<AgentMetrics>,
     /// What its requests' headers have in common.
     pub headers: AgentHeaders,
-    pub(super) total_weight: u32,
+    /// What each lower class of tenants has reserved.
+    pub(super) reserve: f64,
 }
 
 /// One version of an agent.
@@ -64,6 +67,8 @@ pub struct AgentState {
     places: Mutex<Places>,
     /// Places that have left the table while something ran there.
     retired: Mutex<Vec<Weak<Place>>>,
+    /// Its callers, where they are told apart or limited.
+    callers: OnceLock<Callers>,
     /// Some table had it so that time alone may change how many places it has.
     clocked: AtomicBool,
 }
@@ -89,6 +94,18 @@ impl AgentState {
 }
 
 impl AgentState {
+    /// Its callers, where they are told apart or limited.
+    #[must_use]
+    pub fn callers(&self) -> &Callers {
+        self.callers.get_or_init(Callers::default)
+    }
+
+    /// As [`AgentState::callers`], where there have been any.
+    #[must_use]
+    pub fn callers_seen(&self) -> Option<&Callers> {
+        self.callers.get()
+    }
+
     /// Its requests by replica, where it has any.
     #[must_use]
     pub fn running(&self) -> BTreeMap<config::Endpoint, u32> {
@@ -171,26 +188,31 @@ impl Agent {
         pools.into_iter().find(|pool| pool.places().iter().any(|other| Arc::ptr_eq(other, place)))
     }
 
-    /// Takes a place: a version by weight (by session, where there is one), then one of its
-    /// endpoints; another version where that one has none.
+    /// Takes a place, and `need` bytes of memory: a version by weight (by session, where there is one),
+    /// then one of its endpoints; another version where that one has none.
     #[must_use]
-    pub fn pick(&self, session: Option<&[u8]>, tried: &[u64]) -> Option<Lease> {
+    pub fn pick(&self, session: Option<&[u8]>, tried: &[u64], need: u64) -> Option<Lease> {
         if let [only] = self.splits.as_slice() {
-            return only.pool.pick(session, tried);
+            return only.pool.pick(session, tried, need);
         }
-        let total = u64::from(self.total_weight.max(1));
-        let mut point = match session {
-            Some(key) => hash(key) % total,
-            None => fastrand::u64(..total),
-        };
-        let drawn = self.splits.iter().position(|split| {
-            let here = point < u64::from(split.weight);
-            point = point.saturating_sub(u64::from(split.weight));
-            here
+        let pools = self.splits.iter().map(|split| (split.weight, &split.pool));
+        weighted(pools, session, tried, need)
+    }
+
+    /// The most that a request may need at any ready endpoint, bytes, if there is one.
+    #[must_use]
+    pub fn largest_need(&self) -> Option<u64> {
+        self.ready_places().map(|place| place.endpoint.memory.whole(place.room())).max()
+    }
+
+    /// Tells admission by what those who wait are let in.
+    pub(super) fn set_rules(&self) {
+        let picker = self.settings.memory.map(|_| {
+            Picker::new(
+                self.picked().map(|split| (split.weight.max(1), split.pool.places().to_vec())),
+            )
         });
-        let (before, from) = self.splits.split_at(drawn.unwrap_or(0));
-        let weighted = from.iter().chain(before).filter(|split| split.weight > 0);
-        weighted.into_iter().find_map(|split| split.pool.pick(session, tried))
+        self.state.admission.set_rules(picker, self.reserve);
     }
 
     /// Tells admission how many places this gateway has at the ready endpoints. What runs on at
@@ -202,7 +224,7 @@ impl Agent {
     /// Whether time alone may change how many places there are, without anybody who would tell
     /// admission: by this table, or by one before, of which requests may still be under way.
     pub(super) fn is_clocked(&self) -> bool {
-        let limited = self.settings.max_in_flight.is_some();
+        let limited = self.settings.max_in_flight.is_some() || self.settings.memory.is_some();
         let now = limited || self.is_followed() || self.places().next().is_none();
         self.state.clocked.fetch_or(now, Relaxed) || now
     }
@@ -257,6 +279,13 @@ impl Agent {
     /// Limits each endpoint to this gateway's share of its places.
     pub(super) fn take_share(&self, shares: &Shares) {
         let places: Vec<_> = self.places().collect();
+        if let Some(memory) = self.settings.memory {
+            let rates::Part { gateways, .. } = shares.part();
+            for place in &places {
+                let alone = !shares.is_used(&self.settings.name, &place.endpoint.address);
+                place.room().set(memory.limit, gateways, alone);
+            }
+        }
         let Some(limit) = self.settings.max_in_flight else {
             return places.iter().for_each(|place| place.set_limit(None));
         };

@@ -66,7 +66,7 @@ impl Registry {
         Agent {
             eject: owner.eject,
             health: owner.health.clone().filter(|_| settings.shares.is_none()),
-            total_weight: splits.iter().map(|split| split.weight).sum(),
+            reserve: table.tenants.as_ref().map_or(0.0, |tenants| tenants.reserve),
             metrics: metrics.agent(&settings.name),
             headers: AgentHeaders::new(&settings.name),
             settings: settings.clone(),

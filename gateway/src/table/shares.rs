@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::admission::rates::Part;
 use crate::pool::hash;
 
 /// Requests by agent and replica, where there are any.
@@ -40,6 +41,21 @@ impl Default for Shares {
 }
 
 impl Shares {
+    /// This gateway's part of what is shared evenly, as those that are there now share.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        self.ranks.last().map_or_else(Part::default, |&(gateways, rank)| Part { gateways, rank })
+    }
+
+    /// Whether another gateway has a request of this agent there.
+    #[must_use]
+    pub fn is_used(&self, agent: &str, replica: &config::Endpoint) -> bool {
+        let running = |other: &Other| {
+            other.running.get(agent).is_some_and(|at| at.get(replica).is_some_and(|n| *n > 0))
+        };
+        self.others.iter().any(running)
+    }
+
     /// How many requests of an agent this gateway may have at each of its replicas, of which each
     /// takes `limit` from all gateways together.
     #[must_use]

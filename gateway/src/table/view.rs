@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Agent, Snapshot, Tables};
-use crate::pool::Place;
+use crate::admission::rates::Granted;
+use crate::admission::tenants::Tenants;
+use crate::admission::{Ask, Seat};
+use crate::pool::{Lease, Place};
 
 /// One worker's view of [`Tables`]: its own count of references, so that workers share none.
 pub struct View {
@@ -22,6 +25,12 @@ impl View {
         let version = tables.version.load(Ordering::Acquire);
         let seen = RefCell::new((version, Rc::new(Shared(tables.current()))));
         Self { tables, seen }
+    }
+
+    /// Who asked lately, where callers are told apart.
+    #[must_use]
+    pub fn tenants(&self) -> &Tenants {
+        &self.tables.tenants
     }
 
     /// The snapshot in force, for one request.
@@ -93,6 +102,9 @@ impl AgentRef {
 pub struct Permit {
     agent: AgentRef,
     place: Option<Arc<Place>>,
+    seat: Seat,
+    /// What was taken of its caller's limits, for as long.
+    pub granted: Option<Granted>,
     held: bool,
 }
 
@@ -101,16 +113,29 @@ impl Permit {
     ///
     /// # Errors
     /// As [`Admission::enter`](crate::admission::Admission::enter).
-    pub async fn of(agent: &AgentRef) -> Result<Self, crate::error::Error> {
-        agent.state.admission.enter(agent.settings.queue).await?;
-        Ok(Self { agent: agent.clone(), place: None, held: false })
+    pub async fn of(agent: &AgentRef, ask: Ask<'_>) -> Result<Self, crate::error::Error> {
+        let seat = agent.state.admission.enter(ask, agent.settings.queue).await?;
+        Ok(Self { agent: agent.clone(), place: None, seat, granted: None, held: false })
     }
 
-    /// A place, if there is one without waiting.
+    /// A place, if there is one without waiting; with room at a replica, where it needs that.
     #[must_use]
-    pub fn at_once(agent: &AgentRef) -> Option<Self> {
-        let free = agent.state.admission.try_enter();
-        free.then(|| Self { agent: agent.clone(), place: None, held: false })
+    pub fn at_once(agent: &AgentRef, ask: Ask<'_>) -> Option<Self> {
+        let admission = &agent.state.admission;
+        let mut seat = admission.try_enter(ask.terms)?;
+        if ask.need > 0 {
+            seat.lease = agent.pick(ask.session, &[], ask.need);
+            if seat.lease.is_none() {
+                admission.give_back(seat);
+                return None;
+            }
+        }
+        Some(Self { agent: agent.clone(), place: None, seat, granted: None, held: false })
+    }
+
+    /// The place at a replica, where admission gave one: once.
+    pub fn lease(&mut self) -> Option<Lease> {
+        self.seat.lease.take()
     }
 
     /// Ties it to the replica that answers, where places are counted.
@@ -127,12 +152,14 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let admission = &self.agent.state.admission;
         if self.held {
-            self.agent.state.admission.release();
+            admission.release();
         }
+        let seat = std::mem::take(&mut self.seat);
         match &self.place {
-            Some(place) if place.is_retired() => self.agent.state.admission.leave_for_good(),
-            _ => self.agent.state.admission.leave(),
+            Some(place) if place.is_retired() => admission.leave_for_good(seat),
+            _ => admission.leave(seat),
         }
     }
 }

@@ -50,6 +50,8 @@ names! {
     ProxyAuthenticationInfo = "proxy-authentication-info",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
+    RateLimit = "ratelimit",
+    RateLimitPolicy = "ratelimit-policy",
     RealIp = "x-real-ip",
     RequestId = "x-request-id",
     SetCookie = "set-cookie",
@@ -83,10 +85,10 @@ const TABLE: [u8; SLOTS] = {
 const fn slot(text: &[u8]) -> usize {
     let length = text.len();
     let (first, middle, last) = (text[0], text[length / 2], text[length - 1]);
-    let mixed = (length as u32).wrapping_mul(81)
-        ^ (first as u32).wrapping_mul(157)
-        ^ (middle as u32).wrapping_mul(107)
-        ^ (last as u32).wrapping_mul(181);
+    let mixed = (length as u32).wrapping_mul(251)
+        ^ (first as u32).wrapping_mul(15)
+        ^ (middle as u32).wrapping_mul(241)
+        ^ (last as u32).wrapping_mul(23);
     (mixed % SLOTS as u32) as usize
 }
 
