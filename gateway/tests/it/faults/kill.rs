@@ -44,18 +44,3 @@ async fn kill_9_of_one_of_two_replicas_loses_only_what_it_had_begun_and_nobody_i
         );
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_9_loses_nothing_that_may_be_asked_twice_and_has_not_been_begun() {
-    let (killed, other) = (Replica::start().await, Replica::start().await);
-    let gateway = Gateway::start(&agent("qa", &[killed.addr, other.addr], "")).await;
-    let load = Load::start(gateway.addr, CLIENTS, |_, id| {
-        post("/agents/qa/x", id, "idempotency-key: k\r\n")
-    });
-    load.more(500).await;
-    let begun = killed.kill().await;
-    load.more(500).await;
-    for lost in load.end().await.iter().filter(|asked| !asked.is_ok()) {
-        assert!(begun.contains(&lost.id), "{lost:?} was not begun");
-    }
-}
