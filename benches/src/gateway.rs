@@ -14,10 +14,12 @@ use tokio::process::{Child, Command};
 
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at the log.
+const LOOK: Duration = Duration::from_millis(20);
 /// How much of the log is shown when it does not start.
 const LOG_SHOWN: usize = 2000;
 
-/// A running `switchyard serve`; killed when dropped.
+/// A running `switchyard serve`, or `up` with its replicas; killed when dropped.
 pub struct Gateway {
     /// Where clients connect.
     pub address: SocketAddr,
@@ -26,6 +28,7 @@ pub struct Gateway {
     /// Just before the process was made.
     pub spawned: Instant,
     child: Child,
+    log: PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -52,14 +55,32 @@ pub fn one(agent: SocketAddr, name: &str, settings: &str) -> String {
 }
 
 impl Gateway {
-    /// Starts it and waits until it says where it listens.
+    /// Starts `serve` and waits until it says where it listens.
     pub async fn start(binary: &Path, table: &str) -> io::Result<Self> {
+        Self::run(binary, "serve", table).await
+    }
+
+    /// Starts `up` and waits until this many replicas are ready.
+    pub async fn up(binary: &Path, table: &str, replicas: usize) -> io::Result<Self> {
+        let gateway = Self::run(binary, "up", table).await?;
+        let due = Instant::now() + PATIENCE;
+        while gateway.said(" is ready on ") < replicas {
+            if Instant::now() > due {
+                let log = tail(&gateway.log);
+                return Err(io::Error::other(format!("its replicas don't get ready: {log}")));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(gateway)
+    }
+
+    async fn run(binary: &Path, verb: &str, table: &str) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("switchyard.toml");
         std::fs::write(&file, table)?;
         let log = folder.path().join("log");
         let mut command = Command::new(binary);
-        command.arg("serve").arg("--config").arg(&file);
+        command.arg(verb).arg("--config").arg(&file);
         command.env_remove("SWITCHYARD_LISTEN").env_remove("SWITCHYARD_ADMIN");
         command.env("SWITCHYARD_LOG", "info").env("SWITCHYARD_LOG_FORMAT", "json");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
@@ -72,7 +93,17 @@ impl Gateway {
             Ok(Err(error)) => return Err(io::Error::other(format!("{error}: {}", tail(&log)))),
             Err(_) => return Err(io::Error::other(format!("it does not start: {}", tail(&log)))),
         };
-        Ok(Self { address, file, spawned, child, _folder: folder })
+        Ok(Self { address, file, spawned, child, log, _folder: folder })
+    }
+
+    /// Its log so far, with what its replicas wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How many lines of its log so far hold this.
+    pub fn said(&self, words: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(words)).count()
     }
 
     /// Its process, for `/proc`.

@@ -1,5 +1,5 @@
 //! What the benches share: the agent behind a proxy, clients before it, loops of load, and what
-//! the kernel counts of a process. The benches themselves are `yard/`, `peers/` and `micro/`.
+//! the kernel counts of a process. The benches themselves are `yard/`, `peers/`, `overload/` and `micro/`.
 
 pub mod agent;
 
@@ -10,6 +10,8 @@ pub mod gateway;
 pub mod load;
 
 pub mod machine;
+
+pub mod packing;
 
 pub mod poll;
 

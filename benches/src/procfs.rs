@@ -40,10 +40,22 @@ fn thread_cpu_us(task: &Path) -> io::Result<f64> {
 /// # Errors
 /// When the process has ended.
 pub fn resident_kib(pid: u32) -> io::Result<f64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// The most that it was since the process began, in KiB.
+///
+/// # Errors
+/// When the process has ended.
+pub fn peak_kib(pid: u32) -> io::Result<f64> {
+    status_kib(pid, "VmHWM:")
+}
+
+fn status_kib(pid: u32, name: &str) -> io::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    number.ok_or_else(|| io::Error::other("no VmRSS"))
+    number.ok_or_else(|| io::Error::other(format!("no {name}")))
 }
 
 /// A process, its children, and theirs.

@@ -18,12 +18,13 @@ pub struct Wire {
     buffer: BytesMut,
 }
 
-/// A head: its first line, and how its body ends.
+/// A head: its first line, its fields, and how its body ends.
 pub struct Head {
     /// What stands before the headers.
     pub first: String,
     /// How its body ends.
     pub left: Left,
+    fields: String,
 }
 
 /// How much of a body is still to come.
@@ -63,6 +64,20 @@ impl Wire {
     /// When the peer has gone.
     pub async fn write(&mut self, data: &[u8]) -> io::Result<()> {
         self.stream.write_all(data).await
+    }
+
+    /// Writes all of it, unless the peer says something first, which is then read next. Whether all
+    /// of it was written: an answer may come amid a request's body.
+    pub async fn write_unless_answered(&mut self, data: &[u8]) -> bool {
+        let Self { stream, buffer } = self;
+        let (mut read, mut write) = stream.split();
+        buffer.reserve(READ);
+        tokio::select! {
+            biased;
+            // Where the peer has gone, its last words may still be read.
+            written = write.write_all(data) => written.is_ok(),
+            _ = read.read_buf(buffer) => false,
+        }
     }
 
     /// Ends when the peer closes or resets; what it still says is thrown away.
@@ -162,23 +177,33 @@ fn after(left: Left, line: &str) -> io::Result<Left> {
 
 impl Head {
     fn parse(text: &str) -> Self {
-        let mut lines = text.split("\r\n");
-        let first = lines.next().unwrap_or_default().to_owned();
+        let (first, fields) = text.split_once("\r\n").unwrap_or((text, ""));
+        let (first, fields) = (first.to_owned(), fields.to_owned());
         let mut left = Left::Length(0);
-        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        for (name, value) in pairs(&fields) {
             if name.eq_ignore_ascii_case("content-length") {
-                left = Left::Length(value.trim().parse().unwrap_or(0));
+                left = Left::Length(value.parse().unwrap_or(0));
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 left = Left::Chunk(0);
             }
         }
-        Self { first, left }
+        Self { first, left, fields }
+    }
+
+    /// The value of a header field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        pairs(&self.fields).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The second word of the first line: a response's status, a request's target.
     pub fn second(&self) -> &str {
         self.first.split(' ').nth(1).unwrap_or_default()
     }
+}
+
+fn pairs(fields: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = fields.split("\r\n").filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name, value.trim()))
 }
 
 fn find(data: &[u8], what: &[u8]) -> Option<usize> {
