@@ -269,7 +269,7 @@ fn connections_max(wanted: usize) -> (usize, Headroom) {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let (fit, end) = share_descriptors(descriptors);
     let max_connections = wanted.min(fit).max(1);
-    tracing::info!(descriptors, max_connections, "descriptors");
+    tracing::info!(descriptors, max_connections, "descriptors, and the connections that fit");
     if max_connections < wanted {
         let text = "max_connections clamped to the descriptor limit";
         tracing::warn!(max = max_connections, wanted, descriptors, "{text}");
