@@ -44,6 +44,8 @@ pub struct Terms<'a> {
     pub deadline: Instant,
     /// Whether the body may be read while a connection is made: not when its client waits for a go.
     pub read_ahead: bool,
+    /// Not on a connection that is idle: one has just died.
+    pub fresh: bool,
 }
 
 /// A response whose head is there.
@@ -112,8 +114,9 @@ impl Failure {
 pub async fn exchange(terms: &Terms<'_>, head: &OutgoingHead) -> Result<Answer, Failure> {
     loop {
         let mut begun = Instant::now();
-        let idle = terms.connections.idle(terms.endpoint, &terms.settings.keepalive, begun);
-        let connection = match idle {
+        let keepalive = &terms.settings.keepalive;
+        let idle = (!terms.fresh).then(|| terms.connections.idle(terms.endpoint, keepalive, begun));
+        let connection = match idle.flatten() {
             Some(connection) => connection,
             // On the heap: few requests need one, and every request's future would be that large.
             None => match Box::pin(connect(terms)).await {

@@ -18,6 +18,7 @@ use crate::cluster::load::Board;
 use crate::cluster::peers::{self, Peers};
 pub use crate::discovery::managed::{Fleet, Managed, ManagedAgent, Replica};
 use crate::discovery::{Discovery, Status, kubernetes};
+use crate::headroom::{Headroom, Meter};
 use crate::metrics::Metrics;
 use crate::reload::Reload;
 use crate::serve::handover::{self, Handover};
@@ -25,14 +26,15 @@ use crate::shared::{Phase, Shared};
 use crate::table::Tables;
 use crate::{connections, health, serve};
 
-/// Descriptors that are not for client connections: those of the admin port, of the external
-/// metrics, of probes and to other gateways, and 128 for listeners, files and runtimes.
-const DESCRIPTORS_OF_OUR_OWN: u64 =
-    128 + (2 * connections::MAX + health::PROBES_MAX + peers::PEERS_MAX) as u64;
+/// Descriptors of listeners, files and runtimes.
+const DESCRIPTORS_OF_OUR_OWN: u64 = 128;
+/// Those of the admin port, of the external metrics, of probes and to other gateways: they are kept
+/// for these, whatever clients and agents would take.
+const DESCRIPTORS_KEPT: u64 = (2 * connections::MAX + health::PROBES_MAX + peers::PEERS_MAX) as u64;
 /// How often the metrics of the last minute move on.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How often ejected endpoints that are in again are noticed by admission, and replaced tables that
-/// nobody uses any more are let go.
+/// How often ejected endpoints that are in again are noticed by admission, replaced tables that
+/// nobody uses any more are let go, and memory is looked at.
 const CAPACITY_TICK: Duration = Duration::from_millis(100);
 
 /// What the command line decides.
@@ -44,6 +46,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// In place of the table's `admin`.
     pub admin: Option<SocketAddr>,
+    /// Clients' port may be another gateway's, whose place this one takes.
+    pub takeover: bool,
     /// Where the cluster's API server asks for external metrics; `None`: nowhere.
     pub external_metrics: Option<SocketAddr>,
     /// What `up` runs; its replicas take the place of listed endpoints.
@@ -151,7 +155,8 @@ impl Gateway {
         };
         let address = options.listen.unwrap_or(table.gateway.listen);
         let wrap = |address, key| move |source| BindError::Listen { address, key, source };
-        let listeners = serve::listen(address, workers).map_err(wrap(address, "listen"))?;
+        let listeners =
+            serve::listen(address, workers, options.takeover).map_err(wrap(address, "listen"))?;
         let admin_address = options.admin.unwrap_or(table.gateway.admin);
         let admin_listener =
             TcpListener::bind(admin_address).map_err(wrap(admin_address, "admin"))?;
@@ -162,8 +167,8 @@ impl Gateway {
         let found = discovery.find(&table);
         let tables = Tables::new(Arc::clone(&table), &found, Arc::clone(&metrics))
             .map_err(|error| BindError::Unsupported(error.to_string()))?;
-        let max = connections_max(table.gateway.max_connections);
-        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, workers, max));
+        let headroom = connections_max(table.gateway.max_connections);
+        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, workers, headroom));
         if discovery.cluster().is_some() {
             duties::prepare(&shared);
         }
@@ -256,18 +261,27 @@ impl Gateway {
 
 /// Raises the soft descriptor limit to the hard one and says how many connections fit: each takes
 /// two descriptors, its own and the agent's.
-fn connections_max(wanted: usize) -> usize {
+fn connections_max(wanted: usize) -> (usize, Headroom) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // Where it is refused, the limit that there is counts.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let fit = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_OF_OUR_OWN) / 2);
-    let max = wanted.min(fit.unwrap_or(usize::MAX)).max(1);
-    if max < wanted {
-        tracing::warn!(max, wanted, descriptors, "max_connections clamped to the descriptor limit");
+    let (fit, end) = share_descriptors(descriptors);
+    let max_connections = wanted.min(fit).max(1);
+    tracing::info!(descriptors, max_connections, "descriptors, and the connections that fit");
+    if max_connections < wanted {
+        let text = "max_connections clamped to the descriptor limit";
+        tracing::warn!(max = max_connections, wanted, descriptors, "{text}");
     }
-    max
+    (max_connections, Headroom::new(end))
+}
+
+/// How many client connections fit, and where the descriptors of connections end.
+fn share_descriptors(descriptors: u64) -> (usize, u64) {
+    let end = descriptors - DESCRIPTORS_KEPT.min(descriptors / 2);
+    let fit = end.saturating_sub(DESCRIPTORS_OF_OUR_OWN) / 2;
+    (usize::try_from(fit).unwrap_or(usize::MAX), end)
 }
 
 type WorkerThread = JoinHandle<io::Result<usize>>;
@@ -415,12 +429,16 @@ async fn upkeep(shared: Arc<Shared>, dropped: Option<Dropped>) {
     }
 }
 
-/// An ejection ends without anybody noticing; the line behind it has to.
+/// An ejection ends without anybody noticing, and memory grows so; the line has to, and who comes.
 async fn capacity(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(CAPACITY_TICK);
+    let mut meter = Meter::new();
     loop {
         ticks.tick().await;
-        shared.tables.current().refresh_capacity();
+        let current = shared.tables.current();
+        current.refresh_capacity();
+        meter.look(&shared.headroom, current.table.gateway.max_memory);
+        drop(current);
         shared.tables.forget();
     }
 }

@@ -37,6 +37,8 @@ pub mod forward;
 
 pub mod pool;
 
+pub mod headroom;
+
 pub mod metrics;
 
 pub mod request_id;

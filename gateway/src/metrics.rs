@@ -50,6 +50,12 @@ pub struct Metrics {
     pub gateways: Gauge,
     /// Open client connections.
     pub connections: Gauge,
+    /// Resident memory, bytes.
+    pub memory: Gauge,
+    /// Most of it, bytes; 0 without a limit.
+    pub memory_max: Gauge,
+    /// Whether there is too much of it for new requests.
+    pub shedding: Gauge,
     /// Access log lines dropped because the writer could not keep up.
     pub log_dropped: Gauge,
     start: Instant,
@@ -71,6 +77,9 @@ impl Metrics {
             config_map_age: Gauge::default(),
             gateways: Gauge::default(),
             connections: Gauge::default(),
+            memory: Gauge::default(),
+            memory_max: Gauge::default(),
+            shedding: Gauge::default(),
             log_dropped: Gauge::default(),
             start: Instant::now(),
         }
@@ -134,7 +143,7 @@ impl Metrics {
         text
     }
 
-    fn gauges(&self) -> [(Family, &Gauge); 8] {
+    fn gauges(&self) -> [(Family, &Gauge); 11] {
         [
             (families::TABLE_GENERATION, &self.generation),
             (families::TABLE_HASH, &self.hash),
@@ -143,6 +152,9 @@ impl Metrics {
             (families::CONFIG_MAP_AGE, &self.config_map_age),
             (families::GATEWAYS, &self.gateways),
             (families::CONNECTIONS, &self.connections),
+            (families::MEMORY, &self.memory),
+            (families::MEMORY_MAX, &self.memory_max),
+            (families::SHEDDING, &self.shedding),
             (families::LOG_LINES_DROPPED, &self.log_dropped),
         ]
     }

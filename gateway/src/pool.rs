@@ -14,9 +14,12 @@ use smallvec::SmallVec;
 mod memory;
 mod picker;
 mod sync;
+mod tally;
 
 pub use self::memory::{Claim, Memory, Report, Room};
 pub use self::picker::{Picker, weighted};
+pub use self::tally::Recent;
+use self::tally::Tally;
 
 static START: LazyLock<u64> = LazyLock::new(coarse_ms);
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -66,6 +69,8 @@ struct Ejection {
     lasted_ms: AtomicU64,
     /// Failures since the last success.
     failures: AtomicU32,
+    /// What came of the last exchanges.
+    tally: Tally,
 }
 
 impl Endpoint {
@@ -106,10 +111,15 @@ impl Endpoint {
         self.ejection.until_ms.load(Relaxed) > now_ms
     }
 
-    /// Records a good exchange. Doubling starts anew once it stayed in as long as it was last out.
-    pub fn succeeded(&self, now_ms: u64) {
+    /// Records an exchange that came to its end, `well` or with a status that says that the replica
+    /// failed. Doubling starts anew once it stayed in as long as it was last out.
+    pub fn ended(&self, well: bool, now_ms: u64) {
+        self.ejection.tally.count(!well, now_ms);
         if self.ejection.failures.load(Relaxed) != 0 {
             self.ejection.failures.store(0, Relaxed);
+        }
+        if !well {
+            return;
         }
         let lasted = self.ejection.lasted_ms.load(Relaxed);
         if lasted != 0 && now_ms >= self.ejection.until_ms.load(Relaxed) + lasted {
@@ -117,9 +127,16 @@ impl Endpoint {
         }
     }
 
-    /// Records a failed one and says how many there were in a row.
-    pub fn failed(&self) -> u32 {
+    /// Records one that didn't, and says how many there were in a row.
+    pub fn failed(&self, now_ms: u64) -> u32 {
+        self.ejection.tally.count(true, now_ms);
         self.ejection.failures.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// What came of its exchanges in the last ten seconds, over all agents.
+    #[must_use]
+    pub fn recent(&self, now_ms: u64) -> Recent {
+        self.ejection.tally.recent(now_ms)
     }
 
     fn eject(&self, first: Duration, longest: Duration, now_ms: u64) -> Duration {
@@ -127,6 +144,7 @@ impl Endpoint {
         let ms = doubled.clamp(first.as_millis() as u64, longest.as_millis() as u64);
         self.ejection.lasted_ms.store(ms, Relaxed);
         self.ejection.failures.store(0, Relaxed);
+        self.ejection.tally.clear();
         self.ejection.until_ms.store(now_ms + ms, Relaxed);
         Duration::from_millis(ms)
     }
@@ -445,6 +463,16 @@ impl Pool {
         self.places.iter().filter(|place| fits(place)).max_by_key(weight)
     }
 
+    /// Whether an endpoint fails so often, and so much more than the others, that the reason has to
+    /// be with it.
+    pub fn stands_out(&self, place: &Place, settings: &config::Eject) -> bool {
+        let now = now_ms();
+        let others = self.places.iter().filter(|other| other.endpoint.id != place.endpoint.id);
+        let together = others.map(|other| other.endpoint.recent(now));
+        let together = together.fold(Recent::default(), std::ops::Add::add);
+        place.endpoint.recent(now).stands_out(together, settings)
+    }
+
     /// Takes an endpoint out for a while, unless too many are out or no other is ready.
     /// Says for how long.
     pub fn eject(&self, place: &Place, settings: &config::Eject) -> Option<Duration> {
@@ -593,10 +621,32 @@ mod tests {
         let endpoint = &pool(1).places()[0].endpoint.clone();
         let seconds = |now| endpoint.eject(EJECT.time, EJECT.time_max, now).as_secs();
         assert_eq!((seconds(0), seconds(60_000)), (60, 120));
-        endpoint.succeeded(200_000);
+        endpoint.ended(true, 200_000);
         assert_eq!(seconds(200_000), 200);
-        endpoint.succeeded(1_000_000);
+        endpoint.ended(true, 1_000_000);
         assert_eq!(seconds(1_000_000), 60);
+    }
+
+    #[test]
+    fn who_fails_more_than_the_others_stands_out_and_starts_anew_once_it_was_out() {
+        let pool = pool(3);
+        let [bad, good, other] = pool.places() else { panic!("three") };
+        for place in pool.places() {
+            (0..20).for_each(|_| place.endpoint.ended(!Arc::ptr_eq(place, bad), now_ms()));
+        }
+        assert!(pool.stands_out(bad, &EJECT));
+        assert!(!pool.stands_out(good, &EJECT) && !pool.stands_out(other, &EJECT));
+        assert!(pool.eject(bad, &EJECT).is_some());
+        assert!(!pool.stands_out(bad, &EJECT));
+    }
+
+    #[test]
+    fn where_all_fail_nobody_stands_out() {
+        let pool = pool(4);
+        for place in pool.places() {
+            (0..20).for_each(|_| place.endpoint.ended(false, now_ms()));
+        }
+        assert!(pool.places().iter().all(|place| !pool.stands_out(place, &EJECT)));
     }
 
     #[test]

@@ -164,6 +164,7 @@ async fn handle(
     let agent = call.current.agent(index);
     agent.look_ahead();
     record.agent = Some(agent.clone());
+    has_memory(&call.worker)?;
     admit_body(&agent, &source)?;
     let ahead = !head.fields.contains(Name::Expect);
     let (wants, granted) = Wants::of(call, &agent, &head.fields, (&source, ahead), record).await?;
@@ -173,8 +174,16 @@ async fn handle(
     let deadline = Instant::now() + agent.settings.timeout;
     let head = outgoing(call, &agent, (head, path), door, record, upgrade);
     let prefix = foreign_prefix(call, &head);
-    let attempts =
-        Attempts { agent, permit: Some(permit), source, head, wants, deadline, read_ahead: ahead };
+    let attempts = Attempts {
+        agent,
+        permit: Some(permit),
+        source,
+        head,
+        wants,
+        deadline,
+        read_ahead: ahead,
+        fresh: false,
+    };
     let (exchange, response) = attempts.run(call, record).await?;
     answer(response, exchange, door, version, prefix.as_deref(), upgrade)
 }
@@ -238,6 +247,7 @@ async fn find(
     let routes = &call.current.routes;
     match routes.route(&head.method, uri, &head.fields).map_err(|error| route_error(&error))? {
         Route::NeedsBody => {
+            has_memory(&call.worker)?;
             let name = name_in_body(source, call.current.table.gateway.route_body_max).await?;
             routes.named(&name, uri).map_err(|error| route_error(&error))
         }
@@ -287,6 +297,18 @@ fn own_answer(current: &Snapshot, route: &Route) -> Response<Bytes> {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+/// Refuses what is new while there is too much in memory: what is under way would not end well.
+fn has_memory(worker: &Worker) -> Result<(), Error> {
+    match worker.headroom.is_shedding() {
+        false => Ok(()),
+        true => Err(Error::new(
+            Code::Overloaded,
+            "the gateway has more in memory than `gateway.max_memory` of its table allows (by default \
+             nine tenths of its cgroup's limit), and takes no requests until there is less",
+        )),
+    }
 }
 
 /// The head of what the agent is sent, but for the endpoint's authority.

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::handover::{Arrival, Handover, Outward};
 use crate::error::{Code, Error};
+use crate::headroom;
 use crate::proxy::worker::{Client, Worker};
 use crate::shared::{Phase, Shared};
 use crate::table::View;
@@ -42,14 +43,20 @@ const TCP_SYN: u32 = 0x02;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Opens one listener a worker on the same address (`SO_REUSEPORT`), so that each worker accepts
-/// for itself. Port 0 becomes a free one.
+/// for itself. Port 0 becomes a free one. `beside`: also where another gateway listens.
 ///
 /// # Errors
 /// When the address can't be had: taken, not ours, or not allowed.
-pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+pub fn listen(
+    mut address: SocketAddr,
+    workers: usize,
+    beside: bool,
+) -> io::Result<Vec<TcpListener>> {
     // Without the option at first: a listener of somebody else's that also has it would not
     // be noticed otherwise.
-    let address = open(address, false)?.local_addr()?;
+    if !beside || address.port() == 0 {
+        address = open(address, false)?.local_addr()?;
+    }
     (0..workers).map(|_| open(address, true)).collect()
 }
 
@@ -81,7 +88,7 @@ pub fn worker(
         #[expect(deprecated, reason = "what replaces it is unsafe, for types that change their fd")]
         let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         let view = View::new(Arc::clone(&shared.tables));
-        let worker = Worker::new(view, Arc::clone(&shared.metrics));
+        let worker = Worker::new(view, Arc::clone(&shared.metrics), Arc::clone(&shared.headroom));
         let Handover { outward, inward } = handover;
         Ok(run(listener, inward, Entrance { worker, shared, outward }, phase).await)
     })
@@ -96,10 +103,14 @@ async fn run(
     let worker = &entrance.worker;
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(worker)));
     let accepting = async {
+        let mut fails = false;
         loop {
             match listener.async_io(Interest::READABLE, accept).await {
-                Ok((stream, peer)) => entrance.admit(stream, peer, entrance.outward.choose()),
-                Err(error) => pause(&error).await,
+                Ok((stream, peer)) => {
+                    fails = false;
+                    entrance.admit(stream, peer, entrance.outward.choose());
+                }
+                Err(error) => fails = pause(&error, fails, worker).await,
             }
         }
     };
@@ -150,7 +161,13 @@ impl Entrance {
     fn admit(&self, stream: std::net::TcpStream, peer: SocketAddr, chosen: Option<usize>) {
         let arrival = Arrival { stream, peer, connected: self.outward.connected(chosen) };
         if self.shared.is_crowded() {
-            return shed(&arrival.stream, &self.worker);
+            let text = "the gateway has as many connections as it can hold";
+            return shed(&arrival.stream, &self.worker, text);
+        }
+        if !self.shared.headroom.has(&arrival.stream) {
+            self.worker.lacks_descriptors();
+            let text = "the gateway has no descriptor left for a connection";
+            return shed(&arrival.stream, &self.worker, text);
         }
         let Some(chosen) = chosen else { return self.serve(arrival) };
         if let Err(back) = self.outward.send(chosen, arrival) {
@@ -245,25 +262,39 @@ async fn drained(worker: &Rc<Worker>, mut phase: watch::Receiver<Phase>) -> usiz
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
+    let mut misses = worker.headroom.misses();
     loop {
         ticks.tick().await;
         let current = worker.view.current();
         worker.connections.sweep(|id| current.has_endpoint(id));
+        // Another worker's may be missing because we have them.
+        if std::mem::replace(&mut misses, worker.headroom.misses()) != misses {
+            worker.connections.give_up_idle();
+        }
     }
 }
 
-async fn pause(error: &io::Error) {
-    let own_fault =
+/// After `accept` failed, until it may work again. Says whether it is likely to fail again, which
+/// is logged `once`.
+async fn pause(error: &io::Error, once: bool, worker: &Worker) -> bool {
+    let theirs =
         matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
-    if !own_fault {
-        tracing::warn!(%error, "cannot accept");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
+    if theirs {
+        return once;
     }
+    if !once {
+        tracing::warn!(%error, "cannot accept; who connects waits");
+    }
+    if headroom::is_descriptor(error) {
+        worker.lacks_descriptors();
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+    true
 }
 
 /// Answers one connection too many before it has said anything.
-fn shed(stream: &std::net::TcpStream, worker: &Worker) {
-    let error = Error::new(Code::Overloaded, "the gateway has as many connections as it can hold");
+fn shed(stream: &std::net::TcpStream, worker: &Worker, why: &str) {
+    let error = Error::new(Code::Overloaded, why);
     worker.metrics.unrouted(Code::Overloaded);
     let id = crate::request_id::RequestId::fresh();
     let id = id.as_str();

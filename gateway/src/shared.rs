@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
+use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::table::Tables;
 
@@ -31,6 +32,8 @@ pub struct Shared {
     pub loads: Vec<Arc<Load>>,
     /// Most client connections, over all workers.
     pub max_connections: usize,
+    /// Memory and descriptors.
+    pub headroom: Arc<Headroom>,
 }
 
 impl Shared {
@@ -40,10 +43,10 @@ impl Shared {
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         workers: usize,
-        max_connections: usize,
+        (max_connections, headroom): (usize, Headroom),
     ) -> Self {
         let loads = (0..workers).map(|_| Arc::default()).collect();
-        Self { tables, metrics, loads, max_connections }
+        Self { tables, metrics, loads, max_connections, headroom: Arc::new(headroom) }
     }
 
     /// Open client connections, over all workers.

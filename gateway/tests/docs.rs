@@ -1,5 +1,6 @@
 //! The documentation says what the code does where the two can be compared: error codes in
-//! `docs/http.md`, modules and bounds in `docs/architecture.md`, and links between pages.
+//! `docs/http.md`, modules and bounds in `docs/architecture.md`, faults and what proves them in
+//! `docs/operations.md`, and links between pages.
 
 use std::path::{Path, PathBuf};
 
@@ -150,4 +151,70 @@ fn links_between_pages_lead_somewhere() {
             assert!(target.exists(), "{}: nothing at {link}", page.display());
         }
     }
+}
+
+/// What proves a row of the fault page: the last cell's names.
+fn proofs(line: &str) -> Option<Vec<(String, String)>> {
+    let last = line.strip_suffix(" |")?.rsplit(" | ").next()?;
+    let named = |part: &str| {
+        let part = part.trim();
+        match part.strip_prefix("proof `") {
+            Some(name) => Some(("proof".to_owned(), name.trim_end_matches('`').to_owned())),
+            None => {
+                let (program, test) = part.trim_matches('`').split_once(' ')?;
+                Some((program.to_owned(), test.to_owned()))
+            }
+        }
+    };
+    last.split(", ").map(named).collect()
+}
+
+/// Whether a test is there: `module::module::function` of one of the programs in `gateway/tests/`, or
+/// a proof of `k8s/e2e`.
+fn is_there(program: &str, name: &str) -> bool {
+    if program == "proof" {
+        return read("k8s/e2e/src/prove/proofs.rs").contains(&format!("name: \"{name}\""));
+    }
+    let Some((module, function)) = name.rsplit_once("::") else { return false };
+    let path = format!("gateway/tests/{program}/{}.rs", module.replace("::", "/"));
+    let source = std::fs::read_to_string(root().join(path)).unwrap_or_default();
+    ["", "async "].iter().any(|kind| source.contains(&format!("]\n{kind}fn {function}(")))
+}
+
+#[test]
+fn every_fault_is_proven_by_tests_that_there_are() {
+    let text = read("docs/operations.md");
+    let (_, after) = text.split_once("\n## What happens when…\n").expect("a page of faults");
+    let (page, _) = after.split_once("\n## ").expect("a section behind it");
+    let page = page.split("<!--").map(|part| part.rsplit("-->").next().unwrap_or(part));
+    let page: String = page.collect();
+    let is_row = |line: &&str| {
+        line.starts_with("| ") && !line.starts_with("| fault |") && !line.starts_with("| ---")
+    };
+    let mut count = 0;
+    for row in page.lines().filter(is_row) {
+        let proofs = proofs(row).unwrap_or_else(|| panic!("by what is this proven? {row}"));
+        for (program, name) in &proofs {
+            assert!(is_there(program, name), "there is no {program} {name}: {row}");
+        }
+        count += 1;
+    }
+    assert!(count > 25, "only {count} rows were found");
+    for name in fault_tests() {
+        assert!(page.contains(&format!("::{name}`")), "docs/operations.md has no row for {name}");
+    }
+}
+
+/// The tests of the fault suite.
+fn fault_tests() -> Vec<String> {
+    let folder = root().join("gateway/tests/it/faults");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let source = read(entry.expect("an entry").path());
+        let tests = source.split("#[tokio::test").skip(1);
+        let name = |test: &str| Some(test.split_once("async fn ")?.1.split_once('(')?.0.to_owned());
+        names.extend(tests.filter_map(name));
+    }
+    assert!(names.len() > 8, "only {names:?}");
+    names
 }

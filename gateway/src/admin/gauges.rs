@@ -46,6 +46,10 @@ impl Gauges {
     fn read(&self, shared: &Shared, discovery: &Status, board: &Board) -> BTreeMap<String, Counts> {
         shared.metrics.discovery_age.set(discovery.age().as_secs_f64());
         shared.metrics.connections.set(shared.connections() as f64);
+        let (metrics, headroom) = (&shared.metrics, &shared.headroom);
+        metrics.memory.set(headroom.memory() as f64);
+        metrics.memory_max.set(headroom.memory_max().unwrap_or(0) as f64);
+        metrics.shedding.set(f64::from(u8::from(headroom.is_shedding())));
         let overall = board.overall();
         shared.metrics.gateways.set(overall.gateways as f64);
         let mut now = counts(shared, &overall);

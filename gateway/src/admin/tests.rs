@@ -14,6 +14,7 @@ use crate::cluster::peers::Peers;
 use crate::discovery;
 use crate::discovery::managed::{self, ManagedAgent, Replica};
 use crate::error::Code;
+use crate::headroom::Headroom;
 use crate::metrics::{Metrics, Outcome};
 use crate::shared::Connected;
 use crate::table::{Refused, Tables};
@@ -51,7 +52,7 @@ impl Yard {
         let (table, metrics) = (parse(text), Arc::new(Metrics::new()));
         let found = managed::find(&table, &Fleet::new());
         let tables = Tables::new(table, &found, Arc::clone(&metrics)).unwrap();
-        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, 2, 10));
+        let shared = Arc::new(Shared::new(Arc::new(tables), metrics, 2, (10, Headroom::new(1000))));
         let connected = [0, 1, 1].map(|worker: usize| shared.loads[worker].connected());
         let (phase, fleet) = (watch::Sender::new(Phase::Running), watch::Sender::default());
         let managed = Some(fleet.subscribe());

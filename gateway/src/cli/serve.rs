@@ -27,6 +27,10 @@ pub(crate) struct Args {
     /// Where operators connect, instead of the table's `gateway.admin`.
     #[arg(long, value_name = "ADDR", env = "SWITCHYARD_ADMIN")]
     admin: Option<SocketAddr>,
+    /// Listen for clients also where another gateway does already, to take its place: stop that one
+    /// once this one is ready. It needs an admin address of its own.
+    #[arg(long)]
+    takeover: bool,
     /// Where the cluster's API server asks for the agents' load, by HTTPS; off by default.
     #[arg(long, value_name = "ADDR", env = "SWITCHYARD_EXTERNAL_METRICS")]
     external_metrics: Option<SocketAddr>,
@@ -41,6 +45,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         config: args.config.clone(),
         listen: args.listen,
         admin: args.admin,
+        takeover: args.takeover,
         external_metrics: args.external_metrics,
         managed: None,
         dropped_log_lines: Some(log.dropped()),

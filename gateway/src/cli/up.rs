@@ -60,6 +60,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         config: args.config.clone(),
         listen: None,
         admin: None,
+        takeover: false,
         external_metrics: None,
         managed: Some(managed),
         dropped_log_lines: None,

@@ -3,18 +3,21 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::http1::{Http1, Http1Body};
 use crate::body::RequestBody;
+use crate::headroom::{self, Headroom};
 use crate::pool::Endpoint;
 use crate::wire::Wire;
 
@@ -27,6 +30,10 @@ const CONNECTION_WINDOW: u32 = i32::MAX as u32;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Largest response head that is read over HTTP/2.
 const RESPONSE_HEAD_MAX: u32 = 256 * 1024;
+
+/// An agent that closes idle connections closes none that was in use so lately; of others the kernel is
+/// asked before they are used again, as a request that may not be sent twice would be lost.
+const HOT: Duration = Duration::from_millis(1);
 
 /// How a connection could not be made.
 #[derive(Debug)]
@@ -108,13 +115,19 @@ struct Line {
 }
 
 /// One worker's connections, by endpoint.
-#[derive(Default)]
 pub struct Connections {
+    headroom: Arc<Headroom>,
     /// By the endpoint's id, a number of ours that nobody can choose.
     lines: RefCell<HashMap<u64, Line, foldhash::fast::RandomState>>,
 }
 
 impl Connections {
+    /// None yet.
+    #[must_use]
+    pub fn new(headroom: Arc<Headroom>) -> Self {
+        Self { headroom, lines: RefCell::default() }
+    }
+
     /// An idle connection, the latest used first; none that is too old or closed.
     pub fn idle(
         &self,
@@ -129,7 +142,11 @@ impl Connections {
         }
         while let Some(Idle { mut connection, since }) = line.idle.pop() {
             let fresh = now < since + keepalive.idle && now < connection.born + keepalive.age;
-            if fresh && connection.is_quiet() {
+            let quiet = match now < since + HOT {
+                true => connection.is_quiet(),
+                false => connection.is_still_quiet(),
+            };
+            if fresh && quiet {
                 connection.reused = true;
                 return Some(Connection::Http1(connection));
             }
@@ -148,7 +165,7 @@ impl Connections {
         keepalive: &config::Keepalive,
     ) -> Result<Connection, ConnectError> {
         if endpoint.protocol == config::Protocol::Http1 {
-            return Ok(Connection::Http1(Box::new(Http1::new(dial(&endpoint.address).await?))));
+            return Ok(Connection::Http1(Box::new(Http1::new(self.dial(endpoint).await?))));
         }
         let connecting =
             Rc::clone(&self.lines.borrow_mut().entry(endpoint.id).or_default().connecting);
@@ -156,12 +173,38 @@ impl Connections {
         if let Some(connection) = self.idle(endpoint, keepalive, Instant::now()) {
             return Ok(connection);
         }
-        let made = handshake2(dial(&endpoint.address).await?).await?;
+        let made = handshake2(self.dial(endpoint).await?).await?;
         let mut lines = self.lines.borrow_mut();
         let line = lines.entry(endpoint.id).or_default();
         line.keepalive = Some(*keepalive);
         line.shared.push(made.clone());
         Ok(Connection::Http2(made))
+    }
+
+    /// Where descriptors have run out, idle connections are given up for a new one.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+        match dial(&endpoint.address, &self.headroom).await {
+            Err(ConnectError::Io(error)) if headroom::is_descriptor(&error) => {
+                self.headroom.missed();
+                match self.give_up_idle() {
+                    0 => Err(ConnectError::Io(error)),
+                    _ => dial(&endpoint.address, &self.headroom).await,
+                }
+            }
+            dialled => dialled,
+        }
+    }
+
+    /// Closes what nothing is under way on. Says how many that were.
+    pub fn give_up_idle(&self) -> usize {
+        let mut given_up = 0;
+        for line in self.lines.borrow_mut().values_mut() {
+            let before = line.idle.len() + line.shared.len();
+            line.idle.clear();
+            line.shared.retain(|shared| shared.streams.get() > 0);
+            given_up += before - line.shared.len();
+        }
+        given_up
     }
 
     /// Keeps a connection whose response has ended, at `since`, for the next exchange, once the
@@ -251,21 +294,29 @@ impl Drop for Stream {
     }
 }
 
-async fn dial(address: &config::Endpoint) -> Result<TcpStream, ConnectError> {
+async fn dial(address: &config::Endpoint, headroom: &Headroom) -> Result<TcpStream, ConnectError> {
     if let Ok(ip) = address.host.parse::<std::net::IpAddr>() {
-        return TcpStream::connect((ip, address.port)).await.map_err(ConnectError::Io);
+        return dial_at((ip, address.port).into(), headroom).await.map_err(ConnectError::Io);
     }
     let found = tokio::net::lookup_host((address.host.as_str(), address.port))
         .await
         .map_err(ConnectError::Dns)?;
     let mut last = ConnectError::Dns(io::Error::other("the name has no addresses"));
     for address in found {
-        match TcpStream::connect(address).await {
+        match dial_at(address, headroom).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = ConnectError::Io(error),
         }
     }
     Err(last)
+}
+
+async fn dial_at(address: SocketAddr, headroom: &Headroom) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if !headroom.has(&socket) {
+        return Err(headroom::no_descriptor());
+    }
+    socket.connect(address).await
 }
 
 async fn handshake2(stream: TcpStream) -> Result<Http2, ConnectError> {

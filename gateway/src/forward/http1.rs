@@ -14,6 +14,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -104,6 +106,15 @@ impl Http1 {
         let mut byte = [0];
         let looked = self.wire.poll_read(&mut cx, &mut &mut byte[..]);
         looked.is_pending()
+    }
+
+    /// As [`Http1::is_quiet`], but asks the kernel, which may know of a close that nobody has been
+    /// told of yet: one call.
+    #[must_use]
+    pub fn is_still_quiet(&mut self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        self.is_quiet()
+            && rustix::net::recv(self.wire.stream(), &mut [0; 1][..], flags) == Err(Errno::AGAIN)
     }
 
     /// Sends a request to `host` and waits for the response's head. Both ways are open at once: an answer may

@@ -86,6 +86,16 @@ pub(crate) const CONNECTIONS: Family =
     Family::gauge("switchyard_connections", "Open client connections");
 pub(crate) const WORKER_CONNECTIONS: Family =
     Family::gauge("switchyard_worker_connections", "Open client connections of a worker");
+pub(crate) const MEMORY: Family =
+    Family::gauge("switchyard_memory_bytes", "Resident memory of the gateway");
+pub(crate) const MEMORY_MAX: Family = Family::gauge(
+    "switchyard_memory_max_bytes",
+    "Resident memory beyond which new requests are refused; 0 without a limit",
+);
+pub(crate) const SHEDDING: Family = Family::gauge(
+    "switchyard_shedding",
+    "1 while new requests are refused for want of memory, else 0",
+);
 pub(crate) const LOG_LINES_DROPPED: Family = Family::gauge(
     "switchyard_log_lines_dropped",
     "Log lines dropped because the writer could not keep up",

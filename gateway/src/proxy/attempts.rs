@@ -15,10 +15,11 @@ use super::worker::Worker;
 use crate::body::Source;
 use crate::error::{Code, Error};
 use crate::forward::{self, Answer, Blame, Chance, Failure, Terms};
+use crate::health::{self, Verdict};
 use crate::message::{Name, OutgoingHead, ResponseHead};
 use crate::pool::{Endpoint, Lease};
 use crate::table::{AgentRef, Permit};
-use crate::{health, proxy::worker::Client, retry};
+use crate::{proxy::worker::Client, retry};
 
 /// How often a request goes back to the line because its place was lost to it.
 const WAITS_MAX: u32 = 16;
@@ -39,6 +40,8 @@ pub(super) struct Attempts {
     pub deadline: Instant,
     /// Whether the body may be read while the request waits.
     pub read_ahead: bool,
+    /// Whether the last attempt died on a connection that had been idle: others of them may have, too.
+    pub fresh: bool,
 }
 
 /// What is noted on the way.
@@ -132,6 +135,7 @@ impl Attempts {
             tried.push(lease.endpoint().id);
             if let Some(failure) = failure {
                 health::observe(&self.agent, &lease, failure.blame);
+                self.fresh = failure.chance == Chance::Unknown;
                 if !self.allows(&failure) || !self.may_retry(notes.retries) {
                     return (notes, Err(failure.error));
                 }
@@ -149,6 +153,7 @@ impl Attempts {
             source: &self.source,
             deadline: self.deadline,
             read_ahead: self.read_ahead,
+            fresh: self.fresh,
         };
         forward::exchange(&terms, &self.head).await
     }
@@ -229,9 +234,9 @@ impl Attempts {
         self.source.settle();
         permit.settle(lease.place());
         self.agent.metrics.first_byte(answer.first_byte);
-        let (agent, deadline) = (self.agent.clone(), self.deadline);
+        let (agent, deadline, verdict) = (self.agent.clone(), self.deadline, verdict(&answer));
         let Answer { head, body: incoming, at, .. } = answer;
-        (Exchange { agent, permit, lease, incoming, at, deadline }, head)
+        (Exchange { agent, permit, lease, incoming, at, deadline, verdict }, head)
     }
 }
 
@@ -267,6 +272,14 @@ fn is_not_begun(answer: &Answer) -> bool {
     let head = &answer.head;
     head.status == StatusCode::SERVICE_UNAVAILABLE
         && head.fields.get(Name::NotBegun).is_some_and(|value| value == b"1")
+}
+
+fn verdict(answer: &Answer) -> Verdict {
+    match answer.head.status.as_u16() >= 500 {
+        false => Verdict::Well,
+        true if is_not_begun(answer) => Verdict::Known,
+        true => Verdict::Failed,
+    }
 }
 
 /// HTTP/1: the connection watches the total clock too, for a client that does not read.

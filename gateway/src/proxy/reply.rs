@@ -18,7 +18,7 @@ use super::worker::{Client, Worker};
 use crate::body::sse;
 use crate::error::{Code, Error};
 use crate::forward::{AgentBody, Blame};
-use crate::health;
+use crate::health::{self, Verdict};
 use crate::pool::Lease;
 use crate::table::{AgentRef, Permit};
 
@@ -57,12 +57,14 @@ pub struct Exchange {
     pub at: Instant,
     /// When the total clock fires.
     pub deadline: Instant,
+    /// What the response's head says of the endpoint.
+    pub verdict: Verdict,
 }
 
 impl Exchange {
     /// The agent's last byte is here.
     fn finish(self, worker: &Worker) {
-        health::succeeded(&self.agent, &self.lease);
+        health::ended(&self.agent, &self.lease, self.verdict);
         self.keep(worker);
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::error::Code;
 use crate::forward::connections::Connections;
 use crate::forward::headers::{Peer, Scheme};
+use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::shared::Connected;
 use crate::table::View;
@@ -24,6 +25,8 @@ pub struct Worker {
     pub connections: Rc<Connections>,
     /// For requests that reach no agent.
     pub metrics: Arc<Metrics>,
+    /// Memory and descriptors.
+    pub headroom: Arc<Headroom>,
     /// Shutting down: answers say `Connection: close`.
     pub closing: Cell<bool>,
     /// The listener is closed: connections end as soon as they are idle.
@@ -40,11 +43,12 @@ pub struct Worker {
 impl Worker {
     /// A worker with nothing open.
     #[must_use]
-    pub fn new(view: View, metrics: Arc<Metrics>) -> Rc<Self> {
+    pub fn new(view: View, metrics: Arc<Metrics>, headroom: Arc<Headroom>) -> Rc<Self> {
         Rc::new(Self {
             view,
-            connections: Rc::default(),
+            connections: Rc::new(Connections::new(Arc::clone(&headroom))),
             metrics,
+            headroom,
             closing: Cell::new(false),
             draining: Cell::new(false),
             cut: Cell::new(false),
@@ -59,6 +63,12 @@ impl Worker {
     pub fn open(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
         Open(Rc::clone(self))
+    }
+
+    /// A descriptor is missing: idle connections to agents are given up, here and soon elsewhere.
+    pub fn lacks_descriptors(&self) {
+        self.headroom.missed();
+        self.connections.give_up_idle();
     }
 
     /// Ends when [`Worker::cut`] turns.

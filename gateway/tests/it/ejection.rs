@@ -137,6 +137,66 @@ async fn an_ejected_endpoint_comes_back() {
     .await;
 }
 
+/// Agents of which the first `failing` answer 500, and the others 200.
+async fn of_which_fail(all: usize, failing: usize) -> Vec<Agent> {
+    let mut agents = Vec::new();
+    for n in 0..all {
+        agents.push(if n < failing {
+            Agent::with(|call| call.reply("500 Oops", "oops")).await
+        } else {
+            answers("{}").await
+        });
+    }
+    agents
+}
+
+fn addresses(agents: &[Agent]) -> Vec<SocketAddr> {
+    agents.iter().map(|a| a.addr).collect()
+}
+
+#[tokio::test]
+async fn who_answers_500_far_more_often_than_the_others_is_ejected_by_its_failure_ratio() {
+    let agents = of_which_fail(3, 1).await;
+    let gateway = Gateway::start(&agent("qa", &addresses(&agents), &eject("30s"))).await;
+    let failed = ask_all(&gateway, 100).await.iter().filter(|r| r.status == 500).count();
+    // Its answers passed as they were, until there were enough to say so.
+    assert_eq!(failed, agents[0].count());
+    // A few more where a window of ten seconds ended meanwhile.
+    assert!((10..=12).contains(&failed), "{failed}");
+    assert_eq!(gateway.endpoint_states("qa", &addresses(&agents)).await[0], "ejected");
+    let line = gateway.logged(&["endpoint ejected", "failure ratio"]).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(
+        line["failures"].as_u64() >= Some(10) && line["failures"] == line["requests"],
+        "{line}"
+    );
+    assert_eq!(gateway.metric("switchyard_ejections_total", &[("agent", "qa")]).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn of_four_replicas_those_that_answer_500_are_ejected_up_to_half() {
+    for failing in [2, 3] {
+        let agents = of_which_fail(4, failing).await;
+        let gateway = Gateway::start(&agent("qa", &addresses(&agents), &eject("30s"))).await;
+        ask_all(&gateway, 200).await;
+        let states = gateway.endpoint_states("qa", &addresses(&agents)).await;
+        let out = states.iter().filter(|state| *state == "ejected").count();
+        // Where most fail, who fails is nothing out of the ordinary.
+        let enough = if failing == 2 { out == 2 } else { out <= 2 };
+        assert!(enough && states[3] == "ready", "{failing} fail: {states:?}");
+    }
+}
+
+#[tokio::test]
+async fn when_all_replicas_answer_500_none_is_ejected() {
+    let agents = of_which_fail(3, 3).await;
+    let gateway = Gateway::start(&agent("qa", &addresses(&agents), &eject("30s"))).await;
+    for reply in ask_all(&gateway, 100).await {
+        assert_eq!((reply.status, reply.text().as_str()), (500, "oops"));
+    }
+    assert_eq!(ejected(&gateway, &addresses(&agents)).await, 0);
+}
+
 #[tokio::test]
 async fn without_ejection_every_endpoint_stays() {
     let (refusing, good) = (Refusing::new(), answers("{}").await);

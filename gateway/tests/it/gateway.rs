@@ -100,6 +100,22 @@ impl Gateway {
         gateway
     }
 
+    /// As [`Gateway::start`], by a shell that has done this first.
+    pub async fn start_after(text: &str, shell: &str) -> Gateway {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("switchyard.toml");
+        std::fs::write(&file, table(text)).unwrap();
+        let plain = command(&file);
+        let mut after = Command::new("sh");
+        after.arg("-c").arg(format!("{shell} && exec \"$0\" \"$@\""));
+        after.arg(plain.as_std().get_program()).args(plain.as_std().get_args());
+        after.envs(plain.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
+        after.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut gateway = Gateway::spawn(&mut after, &file).await;
+        gateway._folder = Some(folder);
+        gateway
+    }
+
     /// Starts the gateway with a table that is there, and further arguments.
     pub async fn start_on(file: &Path, arguments: &[&str]) -> Gateway {
         Gateway::spawn(command(file).args(arguments), file).await

@@ -31,6 +31,7 @@ mod drain;
 mod ejection;
 mod errors;
 mod external_metrics;
+mod faults;
 mod framing;
 mod headers;
 mod heartbeats;

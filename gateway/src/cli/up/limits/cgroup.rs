@@ -3,8 +3,6 @@
 //! A `Group` is one folder for the whole yard, a `Leaf` one in it for each life of a replica. Both
 //! are removed at the end; what a killed `up` left behind is removed by the next.
 
-mod places;
-
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use self::places::{Place, Version, places};
+use switchyard::headroom::cgroup::{Place, Version, places};
 
 /// The names of our folders begin with this; the process id and a number follow.
 const PREFIX: &str = "switchyard-";

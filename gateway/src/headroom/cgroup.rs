@@ -1,24 +1,30 @@
-//! Where in the cgroup tree ours may be made, out of `/proc/self/mountinfo` and
-//! `/proc/self/cgroup`.
+//! This process's memory cgroup, out of `/proc/self/mountinfo` and `/proc/self/cgroup`: how much it
+//! allows, and where groups of our own may be made.
 
 use std::path::{Path, PathBuf};
 
+/// Which of the kernel's two kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
+pub enum Version {
+    /// The memory controller's own hierarchy.
     One,
+    /// The unified one.
     Two,
 }
 
 /// A cgroup under which ours may be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) version: Version,
-    pub(super) dir: PathBuf,
+pub struct Place {
+    /// Its kind.
+    pub version: Version,
+    /// Its folder.
+    pub dir: PathBuf,
 }
 
 /// The places to try, best first: version 2 in this process's own cgroup or beside it, then
 /// version 1 in its own.
-pub(super) fn places(mountinfo: &str, own: &str) -> Vec<Place> {
+#[must_use]
+pub fn places(mountinfo: &str, own: &str) -> Vec<Place> {
     let of = |version| Some(mount(mountinfo, version)?.dirs(own_path(own, version)?));
     let mut places = Vec::new();
     if let Some((dir, beside)) = of(Version::Two) {
@@ -29,6 +35,30 @@ pub(super) fn places(mountinfo: &str, own: &str) -> Vec<Place> {
         places.push(Place { version: Version::One, dir });
     }
     places
+}
+
+/// The least memory that this process's cgroup or one above it allows, bytes; `None`: no limit.
+#[must_use]
+pub fn memory_limit() -> Option<u64> {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    limit(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
+fn limit(mountinfo: &str, own: &str) -> Option<u64> {
+    let of = |(version, file): (Version, &str)| {
+        let mount = mount(mountinfo, version)?;
+        let (dir, _) = mount.dirs(own_path(own, version)?);
+        let dirs = dir.ancestors().take_while(|dir| dir.starts_with(&mount.point));
+        dirs.filter_map(|dir| allowed(&std::fs::read_to_string(dir.join(file)).ok()?)).min()
+    };
+    let files = [(Version::Two, "memory.max"), (Version::One, "memory.limit_in_bytes")];
+    files.into_iter().filter_map(of).min()
+}
+
+/// What a limit's file says; no limit is `max` in version 2, and as many pages as there can be in
+/// version 1.
+fn allowed(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|limit| *limit < i64::MAX as u64 / 2)
 }
 
 /// A mounted cgroup hierarchy.
@@ -160,5 +190,30 @@ mod tests {
         assert_eq!(dirs("0::/user"), [&*user, &*point]);
         assert_eq!(dirs("0::/"), [&*point]);
         assert_eq!(dirs("0::/../elsewhere"), [&*point]);
+    }
+
+    #[test]
+    fn the_least_limit_counts_of_the_cgroup_and_those_above_it() {
+        let top = tempfile::tempdir().unwrap();
+        let put = |dir: &str, file: &str, text: &str| {
+            let dir = top.path().join(dir);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join(file), text).unwrap();
+        };
+        let check = |kind: &str, own: &str, expected| {
+            let mountinfo = format!("30 23 0:26 / {} rw - {kind}", top.path().display());
+            assert_eq!(limit(&mountinfo, own), expected, "{kind}, {own}");
+        };
+        put("pod/one", "memory.max", "max\n");
+        check("cgroup2 cgroup rw", "0::/pod/one", None);
+        put("pod", "memory.max", "4096000\n");
+        check("cgroup2 cgroup rw", "0::/pod/one", Some(4_096_000));
+        put("pod/one", "memory.max", "1024\n");
+        check("cgroup2 cgroup rw", "0::/pod/one", Some(1024));
+        check("cgroup2 cgroup rw", "0::/pod", Some(4_096_000));
+        put("old", "memory.limit_in_bytes", "9223372036854771712\n");
+        check("cgroup cgroup rw,memory", "4:memory:/old", None);
+        put("old", "memory.limit_in_bytes", "77\n");
+        check("cgroup cgroup rw,memory", "4:memory:/old", Some(77));
     }
 }
