@@ -108,7 +108,9 @@ impl Pace {
 
     /// How long until `n` more have their turn, if that is known.
     fn of(&self, n: usize, now_ms: u64) -> Option<u64> {
-        let gap = self.gap_ms.max(now_ms.saturating_sub(self.last_ms) as f64);
+        // The gap that isn't over yet counts as one that is, once it is a long one.
+        let open = now_ms.saturating_sub(self.last_ms) as f64;
+        let gap = self.gap_ms + (open - self.gap_ms).max(0.0) / SMOOTHING;
         (self.known >= PACE_MIN).then_some((gap * n as f64) as u64)
     }
 }

@@ -103,6 +103,8 @@ async fn a_refused_edit_is_told_with_its_line_wherever_it_is_looked_for() {
     let named = format!("ConfigMap ai-agents/switchyard, {line}");
     let first = |of: &Value| of["refused"]["problems"][0].as_str().unwrap_or_default().to_owned();
     assert!(first(&gateway.table().await).starts_with(&named), "{}", gateway.table().await);
+    // It may still be finding out who else is there.
+    eventually("it is ready", || async { gateway.admin("/readyz").await.status == 200 }).await;
     let ready = gateway.admin("/readyz").await.ok().json();
     assert!(first(&ready).starts_with(&named), "{ready}");
     let event = until_written(&cluster, 1).await.remove(0);

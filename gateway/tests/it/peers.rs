@@ -19,6 +19,11 @@ const QA: &str = "[agents.qa]\nservice = \"qa-agent\"\nmax_in_flight = 4\n\
     queue = { max = 500, timeout = \"60s\" }\n";
 const SECRET: &str = "/api/v1/namespaces/ai-agents/secrets/switchyard-peers";
 
+/// A table with these agents.
+fn table_of(agents: &str) -> String {
+    format!("[gateway]\ndiscovery = \"kubernetes\"\nadmin = \"0.0.0.0:0\"\n{agents}")
+}
+
 /// Gateways of one cluster, each listed by the headless Service from its start on.
 struct Yard {
     cluster: Cluster,
@@ -42,7 +47,7 @@ impl Yard {
 
     /// One more gateway, once it is ready.
     async fn add(&mut self, env: &[(&str, &str)]) {
-        let text = format!("[gateway]\ndiscovery = \"kubernetes\"\nadmin = \"0.0.0.0:0\"\n{QA}");
+        let text = table_of(QA);
         let kubeconfig = self.cluster.kubeconfig();
         let kubeconfig = [("KUBECONFIG", kubeconfig.to_str().unwrap())];
         let gateway = Gateway::start_with(&text, &[&kubeconfig, env].concat()).await;
@@ -309,4 +314,22 @@ async fn without_a_key_each_counts_itself_alone_until_there_is_one() {
     yard.until_all_know(2).await;
     let said = yard.gateways[0].admin("/readyz").await.json();
     assert_eq!(said["cluster"], json!({ "gateways": 2, "problem": null }));
+}
+
+#[tokio::test]
+async fn rates_are_shared_out_between_the_gateways_that_are_there() {
+    let qa = Agent::with(|call| async move { call.json("{}").await }).await;
+    let yard = Yard::start(&[&qa], 2).await;
+    for gateway in &yard.gateways {
+        let limited = format!("{QA}rate = {{ requests = 6, window = \"1h\" }}\n");
+        gateway.edit(&table_of(&limited)).await;
+        for left in [2, 1, 0] {
+            let reply = gateway.ask(get("/agents/qa/x")).await.ok();
+            let told = reply.headers.get("ratelimit").unwrap().to_owned();
+            assert!(told.starts_with(&format!("\"agent-requests\";r={left};")), "{told}");
+            let policy = reply.headers.get("ratelimit-policy");
+            assert_eq!(policy, Some("\"agent-requests\";q=6;w=3600"));
+        }
+        gateway.ask(get("/agents/qa/x")).await.error("rate-limited");
+    }
 }

@@ -189,6 +189,42 @@ fn tenants_are_served_by_their_weights_however_long_their_requests_take() {
 }
 
 #[test]
+fn how_long_somebody_would_wait_is_learned_from_the_pace() {
+    let mut yard = Yard::new(4, 0.0, &[(0, 1), (0, 3)]);
+    yard.overload(100_000, |_| 100);
+    // Forty are let in a second, thirty of them of the second tenant.
+    for (tenant, gap) in [(0, 100), (1, 33)] {
+        let account = &yard.terms[tenant].account;
+        let line = yard.places.line();
+        let turns = line.len_of(account) as u64 + 1;
+        let expected = line.expected_ms(account, yard.now_ms).expect("the pace is known");
+        assert!((turns * gap / 2..=turns * gap * 2).contains(&expected), "{expected} of {turns}");
+    }
+}
+
+#[test]
+fn who_asks_for_most_fills_a_full_line_only_with_its_own() {
+    let mut yard = Yard::new(0, 0.0, &[(0, 1), (0, 1), (1, 1)]);
+    for _ in 0..8 {
+        yard.arrive(0);
+    }
+    for _ in 0..2 {
+        yard.arrive(2);
+    }
+    let gives_way = |yard: &Yard, tenant: usize| {
+        yard.places.line().make_room(&yard.terms[tenant]).map(|number| yard.waiting[&number].1)
+    };
+    assert_eq!(gives_way(&yard, 1), Some(2), "the lower class first");
+    assert_eq!(gives_way(&yard, 0), Some(2));
+    assert_eq!(gives_way(&yard, 0), None, "not for one's own sake");
+    assert_eq!(gives_way(&yard, 2), None, "not for a lower class");
+    for left in (2..=8).rev() {
+        assert_eq!(gives_way(&yard, 1), Some(0), "{left}");
+    }
+    assert_eq!(gives_way(&yard, 1), None, "level by now");
+}
+
+#[test]
 fn a_lower_class_has_its_reserve_and_no_more() {
     let mut yard = Yard::new(4, 0.1, &[(0, 1), (0, 1), (1, 1), (2, 1)]);
     yard.overload(2_000_000, |tenant| [100, 900, 200, 1_000][tenant]);
