@@ -332,7 +332,10 @@ fn outgoing(
         upgrade,
     };
     if let Some(tenants) = call.current.table.tenants.as_ref().filter(|_| !context.trusted) {
-        fields.retain(|line| !line.name.eq_ignore_ascii_case(tenants.header.as_bytes()));
+        // Some servers read an underscore as a dash.
+        let plain = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+        let named = tenants.header.as_bytes();
+        fields.retain(|line| !line.name.iter().map(plain).eq(named.iter().map(plain)));
     }
     headers::request(&mut fields, &context);
     OutgoingHead { method, target, fields }

@@ -14,7 +14,7 @@ use crate::admission::sleep::Mode;
 use crate::admission::{Ask, tenants};
 use crate::body::{Source, too_large, while_reading};
 use crate::error::{Code, Error};
-use crate::message::Fields;
+use crate::message::{Fields, Line};
 use crate::pool::now_ms;
 use crate::table::{Agent, AgentRef, Permit, View};
 
@@ -153,9 +153,15 @@ fn session(agent: &Agent, fields: &Fields) -> Option<Bytes> {
     (!session.is_empty()).then(|| Bytes::copy_from_slice(session))
 }
 
-/// Who asks, as somebody says who is believed.
+/// Who asks, as somebody says who is believed. Who is named twice is nobody: one of the two may be the
+/// client's own.
 fn tenant_of<'f>(call: &Call, table: &config::Tenants, fields: &'f Fields) -> Option<&'f str> {
-    let named = fields.named(&table.header).filter(|_| is_trusted(call))?;
+    if !is_trusted(call) {
+        return None;
+    }
+    let is = |line: &Line<'_>| line.name.eq_ignore_ascii_case(table.header.as_bytes());
+    let mut lines = fields.lines().filter(is);
+    let named = lines.next().filter(|_| lines.next().is_none())?.value;
     config::names::is_tenant(named).then(|| std::str::from_utf8(named).ok())?
 }
 

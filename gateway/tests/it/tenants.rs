@@ -91,11 +91,29 @@ async fn a_name_is_believed_only_from_a_trusted_proxy_and_taken_out_of_others_re
         for head in qa.seen() {
             assert_eq!(head.headers.get("x-tenant-id"), seen);
         }
+        if seen.is_none() {
+            gateway.ask(get("/agents/qa/x").header("x_tenant_id", "acme")).await.ok();
+            assert_eq!(qa.seen().last().unwrap().headers.get("x_tenant_id"), None);
+        }
         let line = gateway.logged(&["\"request\"", "/agents/qa/x"]).await;
         assert_eq!(line.contains("\"tenant\":\"acme\""), seen.is_some(), "{line}");
         let tenants = gateway.state("qa").await["tenants"].clone();
         assert_eq!(tenants[0]["tenant"], seen.unwrap_or_default(), "{tenants}");
     }
+}
+
+#[tokio::test]
+async fn who_is_named_twice_or_by_no_name_is_nobody() {
+    let qa = Agent::with(|call| async move { call.json("{}").await }).await;
+    let gateway =
+        Gateway::start(&format!("{BELIEVED}{TENANTS}\n{}", agent("qa", &[qa.addr], ""))).await;
+    for http in BOTH {
+        gateway.ask_by(http, by("b", by("a", get("/agents/qa/x")))).await.ok();
+        gateway.ask_by(http, by("a b", get("/agents/qa/x"))).await.ok();
+        gateway.ask_by(http, by(&"a".repeat(129), get("/agents/qa/x"))).await.ok();
+    }
+    let tenants = gateway.state("qa").await["tenants"].clone();
+    assert_eq!((tenants.as_array().unwrap().len(), &tenants[0]["tenant"]), (1, &"".into()));
 }
 
 #[tokio::test]
