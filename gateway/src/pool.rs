@@ -326,21 +326,20 @@ impl Place {
     }
 
     /// Takes a place in one step, and so much of its memory, unless all are taken or it doesn't fit.
-    fn take(self: &Arc<Self>, need: u64) -> Option<Lease> {
+    fn take<const MEMORY: bool>(self: &Arc<Self>, need: u64) -> Option<Lease> {
         let free = |taken| (taken < self.limit.load(Relaxed)).then(|| taken + 1);
         self.in_flight.fetch_update(Relaxed, Relaxed, free).ok()?;
-        let begun_ms = if need > 0 { now_ms() } else { 0 };
-        if need > 0 && !self.endpoint.memory.take(need, &self.room, begun_ms) {
+        if MEMORY && !self.endpoint.memory.take(need, &self.room, now_ms()) {
             self.in_flight.fetch_sub(1, Relaxed);
             return None;
         }
         self.endpoint.in_flight.fetch_add(1, Relaxed);
-        Some(Lease { place: Arc::clone(self), need, begun_ms })
+        Some(Lease { place: Arc::clone(self), need })
     }
 
     /// Whether so much more fits in its memory.
     fn fits(&self, need: u64) -> bool {
-        need == 0 || self.endpoint.memory.fits(need, &self.room)
+        self.endpoint.memory.fits(need, &self.room)
     }
 }
 
@@ -348,9 +347,8 @@ impl Place {
 #[derive(Debug)]
 pub struct Lease {
     place: Arc<Place>,
-    /// What was taken of its memory, bytes; and when.
+    /// What was taken of its memory, bytes.
     need: u64,
-    begun_ms: u64,
 }
 
 impl Lease {
@@ -372,7 +370,7 @@ impl Drop for Lease {
         self.place.in_flight.fetch_sub(1, Relaxed);
         self.place.endpoint.in_flight.fetch_sub(1, Relaxed);
         if self.need > 0 {
-            self.place.endpoint.memory.give_back(self.need, self.begun_ms);
+            self.place.endpoint.memory.give_back(self.need);
         }
     }
 }
@@ -403,14 +401,29 @@ impl Pool {
         self.places.iter().filter(|place| place.state(now_ms) == State::Ready).count()
     }
 
-    /// Takes a place, and `need` bytes of memory, at a ready endpoint that has both free: where `session` points (rendezvous
-    /// hashing, so that only the sessions of a lost endpoint move), or the less loaded of two drawn at random. Endpoints in `tried` only if there is no other.
+    /// Takes a place, and `need` bytes of memory (0: nobody counts that), at a ready endpoint that has
+    /// both free: where `session` points (rendezvous hashing, so that only the sessions of a lost
+    /// endpoint move), or the less loaded of two drawn at random. Endpoints in `tried` only if there is
+    /// no other.
     pub fn pick(&self, session: Option<&[u8]>, tried: &[u64], need: u64) -> Option<Lease> {
+        match need {
+            0 => self.pick_by::<false>(session, tried, 0),
+            need => self.pick_by::<true>(session, tried, need),
+        }
+    }
+
+    /// Made twice: what most agents don't ask for costs them nothing.
+    fn pick_by<const MEMORY: bool>(
+        &self,
+        session: Option<&[u8]>,
+        tried: &[u64],
+        need: u64,
+    ) -> Option<Lease> {
         let now = now_ms();
         let fits = |place: &Place| {
             place.state(now) == State::Ready
                 && place.limit().is_none_or(|n| place.in_flight() < n)
-                && place.fits(need)
+                && (!MEMORY || place.fits(need))
         };
         let fresh = |place: &Place| fits(place) && !tried.contains(&place.endpoint.id);
         // A place can be lost between the look and the taking: look again, at most once an endpoint.
@@ -423,7 +436,7 @@ impl Pool {
                 None if !tried.is_empty() => self.two_choices(fits, &mut |n| fastrand::usize(..n)),
                 found => found,
             };
-            if let Some(lease) = found?.take(need) {
+            if let Some(lease) = found?.take::<MEMORY>(need) {
                 return Some(lease);
             }
         }

@@ -206,7 +206,7 @@ fn no_more_of_a_replicas_memory_is_taken_than_there_is() {
                             continue;
                         }
                         assert!(endpoint.memory.needed() <= 100);
-                        endpoint.memory.give_back(need, 1);
+                        endpoint.memory.give_back(need);
                     }
                 })
             })

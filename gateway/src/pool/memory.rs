@@ -162,10 +162,10 @@ impl Memory {
         self.needed().saturating_add(self.claimed.load(Relaxed))
     }
 
-    /// Gives back what was taken then.
-    pub(super) fn give_back(&self, need: u64, begun_ms: u64) {
+    /// Gives back what was taken. Of several that need the same, the first is taken to have ended.
+    pub(super) fn give_back(&self, need: u64) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = running.iter().position(|of| *of == (begun_ms, need)) {
+        if let Some(at) = running.iter().position(|(_, its)| *its == need) {
             running.remove(at);
         }
         drop(running);

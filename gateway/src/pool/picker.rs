@@ -55,7 +55,7 @@ impl Picker {
         let now = now_ms();
         let is_it =
             |place: &&Arc<Place>| place.endpoint.id == endpoint && place.state(now) == State::Ready;
-        self.places().find(is_it)?.take(need)
+        self.places().find(is_it)?.take::<true>(need)
     }
 
     /// Keeps `need` bytes free for a request that fits nowhere yet: where they were kept `before`, or at

@@ -21,7 +21,7 @@ fn what_is_taken_never_exceeds_what_there_is() {
     assert!(memory.take(60, &room, 0));
     assert!(!memory.take(41, &room, 0));
     assert!(memory.take(40, &room, 0));
-    memory.give_back(60, 0);
+    memory.give_back(60);
     assert_eq!(memory.needed(), 40);
     assert!(memory.fits(60, &room) && !memory.fits(61, &room));
 }
@@ -33,7 +33,7 @@ fn gateways_share_it_and_what_is_larger_than_a_share_goes_where_nothing_else_is(
     let alone = room(100, 2, true);
     assert!(memory.take(60, &alone, 0));
     assert!(!memory.fits(1, &alone));
-    memory.give_back(60, 0);
+    memory.give_back(60);
     assert!(memory.take(1, &alone, 0) && !memory.fits(60, &alone));
 }
 
@@ -70,7 +70,7 @@ fn estimates_that_are_too_low_are_raised_and_only_those() {
     memory.learn(&report(140, Some(340)), 512 * MIB);
     assert_eq!(memory.factor(), 1.5);
     assert!(!memory.fits(115 * MIB, &room) && memory.fits(114 * MIB, &room));
-    memory.give_back(200 * MIB, 0);
+    memory.give_back(200 * MIB);
     memory.learn(&report(140, Some(340)), 512 * MIB);
     assert_eq!(memory.factor(), 1.5, "it stays until the replica starts anew");
     memory.learn(&Report { started: 8, ..report(40, Some(40)) }, 512 * MIB);
@@ -87,6 +87,6 @@ fn a_promise_is_when_enough_of_what_runs_should_be_over() {
     assert_eq!([10, 40, 50, 100].map(promise), [3_000, 6_000, 6_500, 7_000]);
     // What takes longer than usual may be over at any time.
     assert_eq!(memory.promise(40, &room, 500, 3_000), 3_000);
-    memory.give_back(30, 1_500);
-    assert_eq!(memory.promise(50, &room, 5_000, 3_000), 6_000);
+    memory.give_back(30);
+    assert_eq!(memory.promise(50, &room, 5_000, 3_000), 6_500);
 }
