@@ -17,7 +17,7 @@ pub(super) struct Tally {
     before: AtomicU64,
 }
 
-/// What a [`Tally`] has counted of the last ten seconds.
+/// What a tally has counted of the last ten seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Recent {
     /// Exchanges that came to an end of their own.
