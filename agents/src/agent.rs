@@ -1,15 +1,27 @@
 //! One request to an agent, whichever it is: what is asked, what happens meanwhile, what comes out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::coding::Coding;
+use crate::conversation::Trimmed;
 use crate::error::Error;
 use crate::model::{Model, Usage};
 use crate::qa::Qa;
+use crate::sessions::{Exchange, Memory, Sessions};
+use crate::steps::Outcome;
+use crate::store::Store;
+
+/// Longest look at one dependency.
+const LOOK: Duration = Duration::from_secs(2);
+const NO_MEMORY: &str =
+    "Redis is away: this goes on without what was said before, and is not remembered";
 
 /// What a client asks.
 #[derive(Debug, Clone)]
@@ -18,35 +30,89 @@ pub struct Ask {
     pub input: String,
     /// Names what is to be found again at the next request.
     pub session_id: Option<String>,
+    /// A JSON Schema that the output is to keep.
+    pub schema: Option<Value>,
+    /// What was said in the session before.
+    pub past: Vec<Exchange>,
     /// The type that the client named: an agent may serve several.
     pub agent: String,
+    /// The `Idempotency-Key`: asked again with the same one, the same answer is given.
+    pub key: Option<String>,
     /// Identifies the request from end to end.
     pub request_id: String,
     /// Headers for the model server: the request's id and its trace.
     pub onward: HeaderMap,
 }
 
-/// What happens while an answer is made.
+/// What happens while an answer is made. `docs/agents.schema.json` says the same.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A part of the work begins.
-    Step(Value),
+    Step(Step),
     /// The next piece of the output.
     Token(String),
     /// A tool is about to be used.
-    ToolCall(Value),
+    ToolCall(ToolCall),
     /// What it gave.
-    ToolResult(Value),
+    ToolResult(ToolResult),
+}
+
+/// A part of the work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Which: `model`, `search`, `block`, `trim`, `mend`, `memory`.
+    pub name: &'static str,
+    /// The how many-th of its kind, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// How many there can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<u32>,
+    /// More about it, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+impl Step {
+    /// A step without a number.
+    pub fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
+
+/// A tool about to be used.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ToolCall {
+    /// Names the call; the result has it, too.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// An object; a string where the model's were none.
+    pub arguments: Value,
+}
+
+/// What a tool gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ToolResult {
+    /// The call's.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// Whether it did what was asked.
+    pub ok: bool,
+    /// Its text.
+    pub output: String,
 }
 
 impl Event {
     /// The SSE event's name and data.
     pub fn parts(self) -> (&'static str, Value) {
+        // Maps with string keys always become JSON.
         match self {
-            Self::Step(data) => ("step", data),
+            Self::Step(data) => ("step", json!(data)),
             Self::Token(text) => ("token", json!({ "text": text })),
-            Self::ToolCall(data) => ("tool_call", data),
-            Self::ToolResult(data) => ("tool_result", data),
+            Self::ToolCall(data) => ("tool_call", json!(data)),
+            Self::ToolResult(data) => ("tool_result", json!(data)),
         }
     }
 }
@@ -91,48 +157,95 @@ pub struct Answer {
     pub output: String,
     /// Tokens over all of the model's turns; `None` when its server does not count.
     pub usage: Option<Usage>,
+    /// The model that answered; `None` when none did.
+    pub model: Option<String>,
     /// What the agent adds to the metadata.
     pub more: Vec<(&'static str, Value)>,
 }
 
-/// One of the agents, ready to work.
-pub enum Agent {
+impl Answer {
+    /// An answer in which no model had a part.
+    pub fn without_model(output: String, more: Vec<(&'static str, Value)>) -> Self {
+        Self { output, usage: None, model: None, more }
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        let mut more =
+            vec![("steps", json!(outcome.steps)), ("finish_reason", json!(outcome.finish))];
+        if outcome.trimmed != Trimmed::default() {
+            let Trimmed { messages, shortened, tokens } = outcome.trimmed;
+            let told = json!({"messages": messages, "shortened": shortened, "tokens": tokens});
+            more.push(("trimmed", told));
+        }
+        more.extend(outcome.data.map(|data| ("data", data)));
+        Self { output: outcome.text, usage: outcome.usage, model: Some(outcome.model), more }
+    }
+}
+
+/// Which agent this process is.
+pub enum Which {
     /// Answers from documents.
     Qa(Qa),
     /// Works with code.
     Coding(Coding),
 }
 
+/// An agent, ready to work.
+pub struct Agent {
+    which: Which,
+    sessions: Sessions,
+    store: Arc<Store>,
+}
+
 impl Agent {
+    /// The agent, with its memory in `store`.
+    pub fn new(which: Which, sessions: Sessions, store: Arc<Store>) -> Self {
+        Self { which, sessions, store }
+    }
+
+    /// Where its memory is.
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
     /// The name of the model in use, or `none`.
     pub fn model_name(&self) -> &str {
         self.model().map_or("none", Model::name)
-    }
-
-    /// The model, if there is one.
-    pub fn model(&self) -> Option<&Model> {
-        match self {
-            Self::Qa(qa) => qa.model.as_ref(),
-            Self::Coding(coding) => coding.model.as_ref(),
-        }
     }
 
     /// Does the work. Dropping the future ends it at once, with every process that it started.
     ///
     /// # Errors
     /// When there is no answer; events that were sent until then stand.
-    pub async fn work(&self, ask: &Ask, events: &Events) -> Result<Answer, Error> {
-        match self {
-            Self::Qa(qa) => qa.work(ask, events).await,
-            Self::Coding(coding) => coding.work(ask, events).await,
+    pub async fn work(&self, ask: &mut Ask, events: &Events) -> Result<Answer, Error> {
+        let session = ask.session_id.clone();
+        let (past, mut memory) = self.sessions.recall(&ask.agent, session.as_deref()).await;
+        if memory == Memory::Down {
+            let step = Step { note: Some(NO_MEMORY.to_owned()), ..Step::named("memory") };
+            events.send(Event::Step(step)).await;
         }
+        ask.past = past;
+        let ask = &*ask;
+        let mut answer = match &self.which {
+            Which::Qa(qa) => qa.work(ask, events).await,
+            Which::Coding(coding) => coding.work(ask, events).await,
+        }?;
+        if let (Some(session), Memory::In(_)) = (&session, memory)
+            && !self.sessions.remember(&ask.agent, session, &ask.input, &answer.output).await
+        {
+            memory = Memory::Down;
+        }
+        answer.more.push(("memory", json!(memory)));
+        Ok(answer)
     }
 
     /// The reply to the client: the JSON body, and the `final` event.
     pub fn reply(&self, ask: &Ask, answer: Answer) -> Value {
         let mut metadata = json!({
             "agent": ask.agent,
-            "model": self.model_name(),
+            "model": answer.model.as_deref().unwrap_or_else(|| self.model_name()),
             "usage": answer.usage,
             "request_id": ask.request_id,
             "session_id": ask.session_id,
@@ -143,7 +256,7 @@ impl Agent {
         json!({ "output": answer.output, "metadata": metadata })
     }
 
-    /// Looks at each dependency: its name, and whether it works. Bounded by the caller.
+    /// Looks at every dependency, all at once: its name, and whether it works. One that doesn't say in time is down.
     pub async fn check(&self) -> BTreeMap<&'static str, bool> {
         let model = async {
             match self.model() {
@@ -152,25 +265,29 @@ impl Agent {
             }
         };
         let own = async {
-            match self {
-                Self::Qa(qa) => ("index", qa.is_ready()),
-                Self::Coding(coding) => ("workspace", coding.is_ready().await),
-            }
+            Some(match &self.which {
+                Which::Qa(qa) => qa.is_ready(),
+                Which::Coding(coding) => coding.is_ready().await,
+            })
         };
-        let limit = std::time::Duration::from_secs(2);
-        let bounded_own = tokio::time::timeout(limit, own);
-        let (model, own) = tokio::join!(tokio::time::timeout(limit, model), bounded_own);
-        let mut checks = BTreeMap::new();
-        match model {
-            Ok(Some(works)) => drop(checks.insert("model", works)),
-            Err(_) => drop(checks.insert("model", false)),
-            Ok(None) => {}
-        }
-        let default = if matches!(self, Self::Qa(_)) { "index" } else { "workspace" };
-        let (name, works) = own.unwrap_or((default, false));
-        checks.insert(name, works);
-        checks
+        let own_name = if matches!(self.which, Which::Qa(_)) { "index" } else { "workspace" };
+        let (model, own, redis) =
+            tokio::join!(in_time(model), in_time(own), in_time(self.store.answers()));
+        let looked = [("model", model), (own_name, own), ("redis", redis)];
+        looked.into_iter().filter_map(|(name, works)| Some((name, works?))).collect()
     }
+
+    fn model(&self) -> Option<&Model> {
+        match &self.which {
+            Which::Qa(qa) => qa.model.as_ref(),
+            Which::Coding(coding) => coding.model.as_ref(),
+        }
+    }
+}
+
+/// What a look at a dependency found; down when it took longer than [`LOOK`].
+async fn in_time(look: impl Future<Output = Option<bool>>) -> Option<bool> {
+    tokio::time::timeout(LOOK, look).await.unwrap_or(Some(false))
 }
 
 /// What every output opens with when there is no model, before what was done instead.

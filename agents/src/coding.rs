@@ -11,22 +11,20 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Answer, Ask, Event, Events, NO_MODEL};
+use crate::agent::{Answer, Ask, Event, Events, NO_MODEL, Step, ToolCall, ToolResult};
+use crate::conversation::Conversation;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::model::{Call, Model, Turn, Usage};
+use crate::model::Model;
 use crate::sandbox::{Limits, SHELL, Sandbox};
 use crate::settings::Settings;
+use crate::steps::{self, Bounds};
 use blocks::Block;
 use tools::{Tools, describe};
 use workspace::{Lease, MAX_SESSIONS, Workspaces};
 
-/// Most model calls for one request: enough to write, run and mend a program a few times.
-const MAX_STEPS: usize = 20;
 /// Most blocks that are run without a model.
 const MAX_BLOCKS: usize = 16;
-/// Most of a tool's result that goes back to the model, bytes: twenty of them must fit a small context.
-const MAX_RESULT: usize = 16 << 10;
 const PROMPT: &str = "You are a careful programmer. You work in a workspace, which is a folder of its own, with the \
 tools list, read, write and run. Paths are relative to it. Commands have no network and little time. Try out what \
 you write before you say that it works. When the task is done, answer briefly: what you did, and what you saw.";
@@ -49,6 +47,7 @@ pub struct Coding {
     pub model: Option<Model>,
     sandbox: Sandbox,
     workspaces: Arc<Workspaces>,
+    bounds: Bounds,
     metrics: Arc<Metrics>,
 }
 
@@ -89,7 +88,8 @@ impl Coding {
                 "commands have network access: this machine allows neither namespaces nor seccomp"
             );
         }
-        Ok(Self { model, sandbox, workspaces, metrics })
+        let bounds = Bounds { steps: settings.max_steps, tokens: settings.max_tokens };
+        Ok(Self { model, sandbox, workspaces, bounds, metrics })
     }
 
     /// Whether workspaces can be made.
@@ -111,75 +111,16 @@ impl Coding {
             .ok_or(Error::NoWorkspace(MAX_SESSIONS))?;
         let tools = Tools { sandbox: &self.sandbox, session: &lease, metrics: &self.metrics };
         let mut answer = match &self.model {
-            Some(model) => with_model(model, &tools, ask, events).await?,
+            Some(model) => {
+                let conversation = Conversation::new(PROMPT, &ask.past, &ask.input);
+                let tools = Some(&tools);
+                steps::run(model, tools, conversation, self.bounds, ask, events).await?.into()
+            }
             None => without_model(&tools, ask, events).await,
         };
         answer.more.push(("sandbox", self.sandbox.plan.describe()));
         Ok(answer)
     }
-}
-
-async fn with_model(
-    model: &Model,
-    tools: &Tools<'_>,
-    ask: &Ask,
-    events: &Events,
-) -> Result<Answer, Error> {
-    let described = tools::described();
-    let mut messages = vec![
-        json!({"role": "system", "content": PROMPT}),
-        json!({"role": "user", "content": ask.input}),
-    ];
-    let mut usage: Option<Usage> = None;
-    for step in 1..=MAX_STEPS {
-        events.send(Event::Step(json!({"step": step, "of": MAX_STEPS}))).await;
-        let turn = model.chat(&messages, Some(&described), &ask.onward, events).await?;
-        if let Some(used) = turn.usage {
-            *usage.get_or_insert_default() += used;
-        }
-        if turn.calls.is_empty() {
-            return Ok(finished(turn, usage, step));
-        }
-        messages.push(turn.message());
-        for call in &turn.calls {
-            let result = carry_out(tools, call, events).await;
-            messages.push(json!({"role": "tool", "tool_call_id": call.id, "content": result}));
-        }
-    }
-    let output = format!("Stopped after {MAX_STEPS} steps without coming to an end.");
-    events.words(&output).await;
-    let more = vec![("steps", json!(MAX_STEPS)), ("finish_reason", json!("max-steps"))];
-    Ok(Answer { output, usage, more })
-}
-
-fn finished(turn: Turn, usage: Option<Usage>, steps: usize) -> Answer {
-    let more = vec![("steps", json!(steps)), ("finish_reason", json!(turn.finish))];
-    Answer { output: turn.text, usage, more }
-}
-
-/// Carries out a call, wrong or right, and returns what the model is told.
-async fn carry_out(tools: &Tools<'_>, call: &Call, events: &Events) -> String {
-    let arguments = serde_json::from_str(&call.arguments)
-        .unwrap_or_else(|_| Value::from(call.arguments.as_str()));
-    let told = json!({"id": call.id, "name": call.name, "arguments": arguments});
-    events.send(Event::ToolCall(told)).await;
-    let (ok, output) = match tools.call(&call.name, &call.arguments).await {
-        Ok(output) => (true, output),
-        Err(error) => (false, format!("error: {error}")),
-    };
-    let told = json!({"id": call.id, "name": call.name, "ok": ok, "output": output});
-    events.send(Event::ToolResult(told)).await;
-    shorten(&output)
-}
-
-fn shorten(text: &str) -> String {
-    if text.len() <= MAX_RESULT {
-        return text.to_owned();
-    }
-    let half = MAX_RESULT / 2;
-    let head = text.floor_char_boundary(half);
-    let tail = text.ceil_char_boundary(text.len() - half);
-    format!("{}\n… {} bytes left out …\n{}", &text[..head], tail - head, &text[tail..])
 }
 
 async fn without_model(tools: &Tools<'_>, ask: &Ask, events: &Events) -> Answer {
@@ -204,7 +145,7 @@ async fn without_model(tools: &Tools<'_>, ask: &Ask, events: &Events) -> Answer 
         events.words(&text).await;
         output.push_str(&text);
     }
-    Answer { output, usage: None, more: vec![("runs", Value::from(runs))] }
+    Answer::without_model(output, vec![("runs", Value::from(runs))])
 }
 
 /// Runs one block; returns the text about it and its entry in the metadata.
@@ -215,10 +156,15 @@ async fn run_block(
     events: &Events,
 ) -> (String, Value) {
     let language = &block.language;
-    events.send(Event::Step(json!({"block": number, "language": language}))).await;
+    let note = Some(language.clone());
+    let step = Step { step: Some(number as u32), note, ..Step::named("block") };
+    events.send(Event::Step(step)).await;
     let id = format!("block-{number}");
-    let told =
-        json!({"id": id, "name": "run", "arguments": {"language": language, "code": block.code}});
+    let told = ToolCall {
+        id: id.clone(),
+        name: "run".to_owned(),
+        arguments: json!({"language": language, "code": block.code}),
+    };
     events.send(Event::ToolCall(told)).await;
     let ran = async {
         let interpreter = block.interpreter()?;
@@ -256,8 +202,7 @@ async fn run_block(
             (text, run, false, why)
         }
     };
-    let told = json!({"id": id, "name": "run", "ok": ok, "output": output});
-    events.send(Event::ToolResult(told)).await;
+    events.send(Event::ToolResult(ToolResult { id, name: "run".to_owned(), ok, output })).await;
     (text, run)
 }
 

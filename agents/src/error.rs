@@ -46,6 +46,30 @@ pub enum Error {
     /// The request took longer than its time.
     #[error("not done within {} ms, the longest time for one request", .0.as_millis())]
     Timeout(Duration),
+    /// The input and what has to stay beside it are longer than the model reads.
+    #[error(
+        "the input is about {tokens} tokens, and the model reads {most} at most beside its answer; send a shorter input, or raise AGENT_CONTEXT_TOKENS if the model reads more"
+    )]
+    InputTooLong {
+        /// About how many tokens it is.
+        tokens: u64,
+        /// Most that fit.
+        most: u64,
+    },
+    /// The model's answer did not keep the schema, asked again and again.
+    #[error("the model's answer does not keep `output_schema`: {0}")]
+    OutputInvalid(String),
+    /// The idempotency key was used for another request.
+    #[error("this Idempotency-Key was used for another request; use a new key for each")]
+    KeyReused,
+    /// The request with this key is still under way.
+    #[error(
+        "the request with this Idempotency-Key is still under way; ask again later with the same key"
+    )]
+    KeyInUse,
+    /// A dependency that the table requires is away.
+    #[error("{0} is away, and this agent is told not to work without; try again")]
+    DependencyDown(&'static str),
     /// The language model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -80,6 +104,11 @@ impl Error {
             Self::Draining => "draining",
             Self::NoWorkspace(_) => "no-workspace",
             Self::Timeout(_) => "timeout",
+            Self::InputTooLong { .. } => "input-too-long",
+            Self::OutputInvalid(_) => "output-invalid",
+            Self::KeyReused => "idempotency-key-reused",
+            Self::KeyInUse => "idempotency-key-in-use",
+            Self::DependencyDown(_) => "dependency-down",
             Self::Model(error) => error.code(),
             Self::Internal { .. } => "internal",
         }
@@ -91,9 +120,12 @@ impl Error {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::InputTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::OutputInvalid(_) => StatusCode::BAD_GATEWAY,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyInUse => StatusCode::CONFLICT,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::AtLimit(_) | Self::Draining | Self::NoWorkspace(_) => {
+            Self::AtLimit(_) | Self::Draining | Self::NoWorkspace(_) | Self::DependencyDown(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -104,14 +136,16 @@ impl Error {
 
     /// Whether the request may be sent to another replica because nothing of it was begun.
     pub fn not_begun(&self) -> bool {
-        matches!(self, Self::AtLimit(_) | Self::Draining)
+        matches!(self, Self::AtLimit(_) | Self::Draining | Self::DependencyDown(_))
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::AtLimit(_) | Self::Draining | Self::NoWorkspace(_) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::AtLimit(_)
+            | Self::Draining
+            | Self::NoWorkspace(_)
+            | Self::DependencyDown(_)
+            | Self::KeyInUse => Some(Duration::from_secs(1)),
             Self::Model(error) => error.retry_after(),
             _ => None,
         }

@@ -4,14 +4,16 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use agents::agent::Agent;
+use agents::agent::{Agent, Which};
 use agents::coding::Coding;
 use agents::metrics::Metrics;
 use agents::model::Model;
 use agents::qa::Qa;
 use agents::sandbox;
 use agents::server::{End, Server};
+use agents::sessions::Sessions;
 use agents::settings::{Kind, Settings};
+use agents::store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// For searches and files, which are short: more would only take stacks from a tight memory limit.
@@ -78,10 +80,13 @@ async fn run(settings: &Settings) -> Result<ExitCode, String> {
 
 async fn build(settings: &Settings, metrics: Arc<Metrics>) -> Result<Agent, String> {
     let model = Model::new(&settings.model, Arc::clone(&metrics))?;
-    Ok(match settings.kind {
-        Kind::Qa => Agent::Qa(Qa::open(settings.docs.as_deref(), model)?),
-        Kind::Coding => Agent::Coding(Coding::open(settings, model, metrics).await?),
-    })
+    let which = match settings.kind {
+        Kind::Qa => Which::Qa(Qa::open(settings.docs.as_deref(), model)?),
+        Kind::Coding => Which::Coding(Coding::open(settings, model, metrics).await?),
+    };
+    let store = Arc::new(Store::new(settings.memory.redis_url.as_deref())?);
+    let sessions = Sessions::new(Arc::clone(&store), settings.memory.session_ttl);
+    Ok(Agent::new(which, sessions, store))
 }
 
 fn announce(address: std::net::SocketAddr) -> std::io::Result<()> {

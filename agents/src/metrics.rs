@@ -23,6 +23,8 @@ pub struct Metrics {
     completion_tokens: Counter,
     model_calls: Counter,
     model_retries: Counter,
+    model_fallbacks: Counter,
+    replays: Counter,
     runs: Counter,
     resident: Gauge,
     peak: Gauge,
@@ -59,6 +61,8 @@ impl Metrics {
             completion_tokens: tokens("completion"),
             model_calls: counter("agent_model_calls_total"),
             model_retries: counter("agent_model_retries_total"),
+            model_fallbacks: counter("agent_model_fallbacks_total"),
+            replays: counter("agent_replays_total"),
             runs: counter("agent_runs_total"),
             resident: gauge("process_resident_memory_bytes"),
             peak: gauge("cgroup_memory_peak_bytes"),
@@ -82,6 +86,16 @@ impl Metrics {
         self.model_retries.increment(retries.into());
         self.prompt_tokens.increment(prompt);
         self.completion_tokens.increment(completion);
+    }
+
+    /// Counts an answer of the model server at that place in the list, from 0.
+    pub fn model_server(&self, at: usize) {
+        self.model_fallbacks.increment((at > 0).into());
+    }
+
+    /// Counts an answer that was given again for its idempotency key.
+    pub fn replay(&self) {
+        self.replays.increment(1);
     }
 
     /// Counts one command run in the sandbox.
@@ -133,6 +147,11 @@ fn describe() {
     counter!("agent_tokens_total", "Tokens, as the model server reports them, by kind");
     counter!("agent_model_calls_total", "Calls of the model server that were answered");
     counter!("agent_model_retries_total", "Further attempts at a call of the model server");
+    counter!(
+        "agent_model_fallbacks_total",
+        "Answers of another model server than the preferred one"
+    );
+    counter!("agent_replays_total", "Answers given again for their idempotency key");
     counter!("agent_runs_total", "Commands run in the sandbox");
     gauge!("process_resident_memory_bytes", "Resident memory of this process");
     gauge!("process_start_time_seconds", "When it started, since the epoch");

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Answer, Ask, Event, Events, NO_MODEL};
+use crate::agent::{Answer, Ask, Event, Events, NO_MODEL, Step};
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::{Model, Request};
 use index::{Hit, Index};
 
 /// Passages that are put before a model, and that are shown without one: the first few have the answer or none has.
@@ -61,7 +61,7 @@ impl Qa {
     /// # Errors
     /// When the index or the model fails.
     pub async fn work(&self, ask: &Ask, events: &Events) -> Result<Answer, Error> {
-        events.send(Event::Step(json!({"name": "search"}))).await;
+        events.send(Event::Step(Step::named("search"))).await;
         let most = if self.model.is_some() { FOR_MODEL } else { FOR_PEOPLE };
         let mut hits = self.search(ask.input.clone(), most).await?;
         if self.model.is_none() {
@@ -124,12 +124,13 @@ async fn with_model(
         json!({"role": "system", "content": PROMPT}),
         json!({"role": "user", "content": format!("Passages:\n\n{material}Question: {}", ask.input)}),
     ];
-    events.send(Event::Step(json!({"name": "answer"}))).await;
-    let turn = model.chat(&messages, None, &ask.onward, events).await?;
+    events.send(Event::Step(Step::named("answer"))).await;
+    let request = Request { messages: &messages, tools: None, schema: None };
+    let turn = model.chat(request, &ask.onward, events).await?;
     let cited = cited(&turn.text, hits);
     events.words(&cited).await;
     let more = vec![("finish_reason", json!(turn.finish))];
-    Ok(Answer { output: turn.text + &cited, usage: turn.usage, more })
+    Ok(Answer { output: turn.text + &cited, usage: turn.usage, model: Some(turn.model), more })
 }
 
 /// What the numbers in the answer mean: the passages that it names, or all when it names none.
@@ -168,7 +169,7 @@ async fn without_model(hits: &[Hit], events: &Events) -> Answer {
         );
     }
     events.words(&output).await;
-    Answer { output, usage: None, more: Vec::new() }
+    Answer::without_model(output, Vec::new())
 }
 
 /// `docs/` here, or the one of the project in which this executable was built.

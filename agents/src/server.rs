@@ -4,6 +4,7 @@ mod door;
 mod health;
 mod input;
 mod invoke;
+mod replays;
 
 use std::future::Future;
 use std::io;
@@ -27,8 +28,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::agent::Agent;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::settings::{Kind, Settings};
+use crate::settings::{Dependency, Kind, Settings};
 use door::Door;
+use replays::Replays;
 
 /// Most connections at once: far more than a gateway's pool, and few enough for the usual descriptor limit of 1,024.
 const MAX_CONNECTIONS: usize = 900;
@@ -49,6 +51,8 @@ pub(crate) struct App {
     pub(crate) door: Door,
     pub(crate) health: health::Cache,
     pub(crate) timeout: Duration,
+    pub(crate) require: Vec<Dependency>,
+    pub(crate) replays: Replays,
 }
 
 /// An agent that has its address, and does not serve yet.
@@ -78,6 +82,7 @@ impl Server {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind((settings.host, settings.port)).await?;
+        let store = agent.store();
         let app = App {
             agent,
             kind: settings.kind,
@@ -85,6 +90,8 @@ impl Server {
             door: Door::new(settings.max_in_flight),
             health: health::Cache::default(),
             timeout: settings.timeout,
+            require: settings.require.clone(),
+            replays: Replays::new(store, settings.memory.idempotency_ttl),
         };
         Ok(Self { listener, app: Arc::new(app), drain_timeout: settings.drain_timeout })
     }

@@ -53,6 +53,18 @@ pub struct Settings {
     /// coding: existing folder in which the sessions' workspaces are made (default: the system's temporary folder)
     #[arg(long, env = "AGENT_WORKSPACE")]
     pub workspace: Option<PathBuf>,
+    /// Dependencies without which this agent is not ready and takes no work, for example redis,model
+    #[arg(long, env = "AGENT_REQUIRE", value_enum, value_delimiter = ',')]
+    pub require: Vec<Dependency>,
+    /// Most turns of the model for one request
+    #[arg(long, env = "AGENT_MAX_STEPS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub max_steps: u32,
+    /// Most tokens for one request, read and written, over all turns
+    #[arg(long, env = "AGENT_MAX_TOKENS", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_tokens: u64,
+    /// What is kept from one request to the next.
+    #[command(flatten)]
+    pub memory: MemorySettings,
     /// The language model.
     #[command(flatten)]
     pub model: ModelSettings,
@@ -61,17 +73,76 @@ pub struct Settings {
     pub sandbox: SandboxSettings,
 }
 
+/// A thing that an agent may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dependency {
+    /// The model server, one of them.
+    Model,
+    /// Redis.
+    Redis,
+    /// The documents' index.
+    Index,
+    /// The folder of workspaces.
+    Workspace,
+}
+
+impl Dependency {
+    /// Its name in `/health`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Redis => "redis",
+            Self::Index => "index",
+            Self::Workspace => "workspace",
+        }
+    }
+}
+
+/// How a model is told of its tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ToolCalls {
+    /// As the protocol has it; in the prompt, where a server refuses that.
+    Auto,
+    /// As the protocol has it.
+    Native,
+    /// In the prompt, and called by JSON in the text.
+    Json,
+}
+
+/// What is kept from one request to the next, and where.
+#[derive(Clone, Parser)]
+pub struct MemorySettings {
+    // Not a flag: it may hold a password.
+    /// Redis, for all replicas; without it this process.
+    #[arg(skip)]
+    pub redis_url: Option<String>,
+    /// How long a session is kept after its last exchange
+    #[arg(long, env = "AGENT_SESSION_TTL", default_value = "24h", value_parser = duration)]
+    pub session_ttl: Duration,
+    /// How long an answer is kept for its Idempotency-Key
+    #[arg(long, env = "AGENT_IDEMPOTENCY_TTL", default_value = "24h", value_parser = duration)]
+    pub idempotency_ttl: Duration,
+}
+
+impl std::fmt::Debug for MemorySettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemorySettings")
+            .field("redis_url", &self.redis_url.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where the language model is, and how long it may take.
 #[derive(Clone, Parser)]
 pub struct ModelSettings {
-    /// Name of the model, as its server knows it
+    /// Name of the model, as its server knows it; one for all servers, or one for each, with commas
     #[arg(long, env = "AGENT_MODEL")]
     pub model: Option<String>,
     // Not a flag: a key on a command line is visible to every user of the machine.
-    /// Key of the model server.
+    /// Key of the model server; one for all servers, or one for each, with commas, `-` for none.
     #[arg(skip)]
     pub api_key: Option<String>,
-    /// Base URL of an OpenAI-compatible server, up to and with /v1
+    /// Base URL of an OpenAI-compatible server, up to and with /v1; several with commas, the preferred one first
     #[arg(long = "base-url", env = "OPENAI_BASE_URL")]
     pub base_url: Option<String>,
     /// Longest time to connect to the model server
@@ -83,6 +154,15 @@ pub struct ModelSettings {
     /// Longest pause within the model's answer
     #[arg(long = "model-idle-timeout", env = "AGENT_MODEL_IDLE_TIMEOUT", default_value = "60s", value_parser = duration)]
     pub idle_timeout: Duration,
+    /// Longest time for one turn of the model, attempts and waits included
+    #[arg(long = "model-timeout", env = "AGENT_MODEL_TIMEOUT", default_value = "240s", value_parser = duration)]
+    pub total_timeout: Duration,
+    /// Most tokens of a conversation; what does not fit is left out, and that is said
+    #[arg(long = "context-tokens", env = "AGENT_CONTEXT_TOKENS", default_value_t = 32_768, value_parser = clap::value_parser!(u64).range(512..=100_000_000))]
+    pub context_tokens: u64,
+    /// How the model is told of its tools
+    #[arg(long = "tool-calls", env = "AGENT_TOOL_CALLS", value_enum, default_value = "auto")]
+    pub tool_calls: ToolCalls,
 }
 
 impl std::fmt::Debug for ModelSettings {
@@ -114,6 +194,7 @@ impl Settings {
     pub fn from_process() -> Self {
         let mut settings = Self::parse();
         settings.model.api_key = filled("OPENAI_API_KEY");
+        settings.memory.redis_url = filled("REDIS_URL");
         // A Secret or a table may set a variable to nothing: the same as not setting it.
         settings.model.model = settings.model.model.filter(|name| !name.is_empty());
         settings.model.base_url = settings.model.base_url.filter(|url| !url.is_empty());

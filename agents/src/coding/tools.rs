@@ -11,6 +11,7 @@ use super::files::Files;
 use super::workspace::Session;
 use crate::metrics::Metrics;
 use crate::sandbox::{Outcome, Sandbox, find_program};
+use crate::steps;
 
 /// Longest command, bytes; longer programs belong into a file.
 const MAX_COMMAND: usize = 64 << 10;
@@ -51,7 +52,7 @@ struct RunArguments {
 }
 
 /// The tools as the model is told of them.
-pub(crate) fn described() -> Value {
+fn described() -> Value {
     let tool = |name: &str, description: &str, properties: Value, required: &[&str]| {
         json!({"type": "function", "function": {
             "name": name,
@@ -88,12 +89,16 @@ pub(crate) fn described() -> Value {
     ])
 }
 
-impl Tools<'_> {
-    /// Carries out one call.
-    ///
-    /// # Errors
-    /// What the model is told when it could not be done.
-    pub(crate) async fn call(&self, name: &str, arguments: &str) -> Result<String, String> {
+impl steps::Tools for Tools<'_> {
+    fn described(&self) -> Value {
+        described()
+    }
+
+    fn only_looks(&self, name: &str) -> bool {
+        matches!(name, "list" | "read" | "search")
+    }
+
+    async fn call(&self, name: &str, arguments: &str) -> Result<String, String> {
         // Some models leave the arguments empty where none is required.
         let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
         match name {
@@ -126,7 +131,9 @@ impl Tools<'_> {
             }
         }
     }
+}
 
+impl Tools<'_> {
     /// Runs a command in the workspace.
     ///
     /// # Errors

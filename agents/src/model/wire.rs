@@ -51,6 +51,8 @@ pub struct Turn {
     pub finish: Option<String>,
     /// `None` when the server does not count.
     pub usage: Option<Usage>,
+    /// Which model said it.
+    pub model: String,
     /// The server's index of each of `calls`, for putting pieces together.
     slots: Vec<Option<usize>>,
 }
@@ -158,6 +160,19 @@ impl Turn {
                 Some(other) => call.arguments.push_str(&other.to_string()),
             }
         }
+        Ok(())
+    }
+
+    /// The text was calls: takes them instead of it.
+    ///
+    /// # Errors
+    /// When there are more than may be.
+    pub(super) fn take_calls(&mut self, calls: Vec<Call>) -> Result<(), ModelError> {
+        if calls.len() > MAX_CALLS {
+            return Err(ModelError::TooLong);
+        }
+        self.text.clear();
+        self.calls = calls;
         Ok(())
     }
 

@@ -41,13 +41,25 @@ pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`: 503 from SIGTERM on.
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+/// `/readyz`: 503 from SIGTERM on, and while a dependency is down that this agent is told not to work without.
+pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
     if app.door.is_closed() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
-        (StatusCode::OK, "ok\n")
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
     }
+    match missing(&app).await {
+        Some(name) => (StatusCode::SERVICE_UNAVAILABLE, format!("{name} is down\n")),
+        None => (StatusCode::OK, "ok\n".to_owned()),
+    }
+}
+
+/// The required dependency that is down, if one is. Looks at none when none is required.
+pub(crate) async fn missing(app: &App) -> Option<&'static str> {
+    if app.require.is_empty() {
+        return None;
+    }
+    let checks = app.health.checks(app).await;
+    let mut required = app.require.iter().map(|dependency| dependency.name());
+    required.find(|name| checks.get(name) == Some(&false))
 }
 
 /// `/health`: each dependency.

@@ -18,6 +18,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const LET_PASS: usize = 32 << 20;
 const LET_PASS_TIME: Duration = Duration::from_secs(2);
 const MAX_SESSION_ID: usize = 64;
+/// Largest schema, bytes: it is sent with every turn.
+const MAX_SCHEMA: usize = 32 << 10;
 
 /// A body that was understood.
 #[derive(Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub(crate) struct Input {
     pub(crate) session_id: Option<String>,
     /// Whether events are wanted, when it says so.
     pub(crate) stream: Option<bool>,
+    /// A JSON Schema that the output is to keep.
+    pub(crate) schema: Option<Value>,
 }
 
 /// Reads the whole body.
@@ -81,7 +85,6 @@ pub(crate) async fn let_pass(mut pieces: BodyDataStream) {
 /// # Errors
 /// Says which member is wrong and what it should be. Members that it does not know are left alone.
 pub(crate) fn parse(body: &[u8], header: Option<String>) -> Result<Input, Error> {
-    let wrong = |text: String| Error::BadRequest(text);
     let example = r#"send a JSON object such as {"input": "your question"}"#;
     let json: Value = serde_json::from_slice(body)
         .map_err(|error| wrong(format!("the body is no JSON ({error}); {example}")))?;
@@ -100,6 +103,10 @@ pub(crate) fn parse(body: &[u8], header: Option<String>) -> Result<Input, Error>
         Some(_) => return Err(wrong("`stream` is neither true nor false".to_owned())),
         None => None,
     };
+    let schema = match member("output_schema") {
+        Some(schema) => Some(checked(schema)?),
+        None => None,
+    };
     let session_id = match member("session_id") {
         Some(Value::String(id)) => Some(id.clone()),
         Some(_) => return Err(wrong("`session_id` is no string".to_owned())),
@@ -110,7 +117,24 @@ pub(crate) fn parse(body: &[u8], header: Option<String>) -> Result<Input, Error>
             "the session's id is not 1 to {MAX_SESSION_ID} characters of A-Z a-z 0-9 . _ - with a letter or digit first"
         )));
     }
-    Ok(Input { input, session_id, stream })
+    Ok(Input { input, session_id, stream, schema })
+}
+
+fn wrong(text: String) -> Error {
+    Error::BadRequest(text)
+}
+
+/// A schema that is one.
+fn checked(schema: &Value) -> Result<Value, Error> {
+    if !schema.is_object() || schema.to_string().len() > MAX_SCHEMA {
+        return Err(wrong(format!(
+            "`output_schema` is no JSON Schema of at most {MAX_SCHEMA} bytes"
+        )));
+    }
+    match jsonschema::validator_for(schema) {
+        Ok(_) => Ok(schema.clone()),
+        Err(error) => Err(wrong(format!("`output_schema` is no JSON Schema: {error}"))),
+    }
 }
 
 fn is_session_id(id: &str) -> bool {
@@ -137,6 +161,8 @@ mod tests {
         refused(r#"{"input": 1}"#, "`input` is no string");
         refused(r#"{"input": " \n"}"#, "`input` is empty");
         refused(r#"{"input": "a", "stream": "yes"}"#, "`stream`");
+        refused(r#"{"input": "a", "output_schema": 1}"#, "`output_schema`");
+        refused(r#"{"input": "a", "output_schema": {"type": "text"}}"#, "is no JSON Schema: ");
         for id in ["", "..", ".a", "a/b", "a b", &"a".repeat(65)] {
             refused(&format!(r#"{{"input": "a", "session_id": "{id}"}}"#), "session");
         }
@@ -146,8 +172,12 @@ mod tests {
     fn members_that_belong_to_others_are_left_alone() {
         let body = r#"{"agent": "qa", "input": "a", "session_id": "s-1", "stream": true}"#;
         let input = parse(body.as_bytes(), Some("header".to_owned())).unwrap();
-        let expected =
-            Input { input: "a".into(), session_id: Some("s-1".into()), stream: Some(true) };
+        let expected = Input {
+            input: "a".into(),
+            session_id: Some("s-1".into()),
+            stream: Some(true),
+            schema: None,
+        };
         assert_eq!(input, expected);
     }
 }

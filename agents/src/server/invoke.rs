@@ -14,11 +14,13 @@ use config::names;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 
 use super::App;
 use super::door::Pass;
-use super::input;
-use crate::agent::{Answer, Ask, Event, Events};
+use super::replays::{self, Begun};
+use super::{health, input};
+use crate::agent::{Ask, Event, Events};
 use crate::error::Error;
 
 /// Events that may wait for a slow client before the work does.
@@ -27,6 +29,7 @@ const EVENTS_AHEAD: usize = 16;
 /// idle clocks of those in between (60 s with most) would cut it sooner.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const SESSION_ID: &str = "x-session-id";
+const KEY: &str = "idempotency-key";
 /// What goes on to the model server.
 const ONWARD: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
@@ -35,6 +38,7 @@ struct Head {
     agent: String,
     request_id: String,
     session_id: Option<String>,
+    key: Option<String>,
     onward: HeaderMap,
     wants_events: bool,
 }
@@ -63,7 +67,7 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Res
         agent: agent.clone(),
         outcome: "client-gone",
     };
-    let pass = match app.door.enter() {
+    let pass = match enter(&app).await {
         Ok(pass) => pass,
         Err(error) => {
             tokio::spawn(input::let_pass(body.into_data_stream()));
@@ -74,7 +78,7 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Res
     record.pass = Some(pass);
     let mut response = match ask(head, &parts.headers, body).await {
         Ok((ask, true)) => in_events(app, ask, record),
-        Ok((ask, false)) => in_one_piece(&app, &ask, record).await,
+        Ok((ask, false)) => in_one_piece(&app, ask, record).await,
         Err(error) => record.refuse(&error),
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
@@ -83,31 +87,72 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Res
     response
 }
 
+async fn enter(app: &App) -> Result<Pass, Error> {
+    match health::missing(app).await {
+        Some(name) => Err(Error::DependencyDown(name)),
+        None => app.door.enter(),
+    }
+}
+
 async fn ask(head: Head, headers: &HeaderMap, body: Body) -> Result<(Ask, bool), Error> {
     let body = input::read(headers, body).await?;
     let input = input::parse(&body, head.session_id)?;
+    let key = head.key.as_deref().map(replays::key).transpose()?.map(str::to_owned);
     let wants_events = head.wants_events || input.stream == Some(true);
     let ask = Ask {
         input: input.input,
         session_id: input.session_id,
+        schema: input.schema,
+        past: Vec::new(),
         agent: head.agent,
+        key,
         request_id: head.request_id,
         onward: head.onward,
     };
     Ok((ask, wants_events))
 }
 
-async fn work(app: &App, ask: &Ask, events: &Events) -> Result<Answer, Error> {
-    tokio::time::timeout(app.timeout, app.agent.work(ask, events))
-        .await
-        .unwrap_or(Err(Error::Timeout(app.timeout)))
+/// The reply, made now or kept from when the same was asked before.
+async fn reply(app: &App, mut ask: Ask, events: &Events) -> Result<Value, Error> {
+    let deadline = tokio::time::Instant::now() + app.timeout;
+    let begun = match &ask.key {
+        Some(key) => timeout_at(deadline, app.replays.begin(key, &ask))
+            .await
+            .unwrap_or(Err(Error::KeyInUse))?,
+        None => Begun::Unclaimed,
+    };
+    let in_time = Error::Timeout(app.timeout);
+    match begun {
+        Begun::Again(reply) => Ok(again(app, reply, &ask, events).await),
+        Begun::Unclaimed => {
+            let answer = timeout_at(deadline, app.agent.work(&mut ask, events)).await;
+            Ok(app.agent.reply(&ask, answer.unwrap_or(Err(in_time))?))
+        }
+        Begun::First(claim) => {
+            let work = claim.alive(app.agent.work(&mut ask, events));
+            let answer = timeout_at(deadline, work).await.unwrap_or(Err(in_time))?;
+            let reply = app.agent.reply(&ask, answer);
+            claim.keep(&reply).await;
+            Ok(reply)
+        }
+    }
 }
 
-async fn in_one_piece(app: &App, ask: &Ask, mut record: Record) -> Response {
-    match work(app, ask, &Events::nowhere()).await {
-        Ok(answer) => {
+/// A reply that was made before, as an answer to this request.
+async fn again(app: &App, mut reply: Value, ask: &Ask, events: &Events) -> Value {
+    app.metrics.replay();
+    events.words(reply["output"].as_str().unwrap_or_default()).await;
+    let metadata = &mut reply["metadata"];
+    metadata["replay_of"] = metadata["request_id"].take();
+    metadata["request_id"] = Value::from(ask.request_id.as_str());
+    reply
+}
+
+async fn in_one_piece(app: &App, ask: Ask, mut record: Record) -> Response {
+    match reply(app, ask, &Events::nowhere()).await {
+        Ok(reply) => {
             record.outcome = "ok";
-            let body = Body::from(app.agent.reply(ask, answer).to_string());
+            let body = Body::from(reply.to_string());
             let mut response = Response::new(Body::new(Held { body, _record: record }));
             let kind = HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -122,11 +167,7 @@ fn in_events(app: Arc<App>, ask: Ask, record: Record) -> Response {
     let (channel, waiting) = mpsc::channel(EVENTS_AHEAD);
     let work = Box::pin(async move {
         let events = Events::into(channel);
-        let result = work(&app, &ask, &events).await;
-        match result {
-            Ok(answer) => Ok(app.agent.reply(&ask, answer)),
-            Err(error) => Err(error),
-        }
+        reply(&app, ask, &events).await
     });
     let stage = Stage::Working { work, waiting, record };
     let frames = stream::unfold(stage, Stage::next).map(Ok::<_, std::convert::Infallible>);
@@ -219,6 +260,8 @@ impl Head {
             agent: agent.to_owned(),
             request_id,
             session_id: text(SESSION_ID).map(str::to_owned),
+            // One that is no text is as wrong as an empty one.
+            key: headers.contains_key(KEY).then(|| text(KEY).unwrap_or_default().to_owned()),
             onward,
             wants_events: headers.get_all(header::ACCEPT).iter().any(accepts_events),
         }

@@ -156,6 +156,7 @@ pub(crate) async fn reply(response: Response) -> Value {
     let text = response.text().await.unwrap();
     assert_eq!(status, 200, "{text}");
     let reply: Value = serde_json::from_str(&text).unwrap();
+    keeps(Some("reply"), &reply);
     assert_eq!(reply["metadata"]["request_id"], id);
     assert!(reply["output"].is_string() && reply["metadata"]["model"].is_string(), "{reply}");
     reply
@@ -168,14 +169,41 @@ pub(crate) async fn problem(response: Response) -> Value {
     let begun = !response.headers().contains_key("x-switchyard-not-begun");
     assert!(status != 503 || response.headers().contains_key("retry-after"));
     let problem: Value = response.json().await.unwrap();
+    keeps(Some("problem"), &problem);
     assert_eq!(problem["status"], status);
     let code = problem["code"].as_str().unwrap();
     assert_eq!(problem["type"], format!("urn:switchyard:agent:{code}"));
-    assert_eq!(begun, !matches!(code, "at-limit" | "draining"), "{code}");
+    assert_eq!(begun, !matches!(code, "at-limit" | "draining" | "dependency-down"), "{code}");
     problem
 }
 
+/// A stream's events, each as docs/agents.schema.json has it, and one end at its end.
 pub(crate) fn parse_events(text: &str) -> Vec<(String, Value)> {
+    let events = events_in(text);
+    for (at, (name, data)) in events.iter().enumerate() {
+        keeps(None, &json!({"event": name, "data": data}));
+        let is_last = at + 1 == events.len();
+        assert_eq!(is_last, matches!(name.as_str(), "final" | "error"), "{name} at {at}");
+    }
+    events
+}
+
+/// Asserts that a value is as docs/agents.schema.json has it: an event, or one of its `$defs`.
+pub(crate) fn keeps(part: Option<&str>, value: &Value) {
+    static SCHEMA: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| {
+        let text = std::fs::read_to_string(project().join("docs/agents.schema.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    });
+    let mut schema = SCHEMA.clone();
+    if let Some(part) = part {
+        schema = json!({"$ref": format!("#/$defs/{part}"), "$defs": schema["$defs"]});
+    }
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let wrong: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+    assert!(wrong.is_empty(), "{value}: {wrong:?}");
+}
+
+fn events_in(text: &str) -> Vec<(String, Value)> {
     let events = text.split_terminator("\n\n").map(|event| {
         let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
         (name.to_owned(), serde_json::from_str(data).unwrap())

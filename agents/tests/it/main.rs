@@ -3,11 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod drain;
+mod fallback;
 mod harness;
+mod idempotency;
 mod leaving;
+mod memory;
 mod model_server;
 mod provider;
 mod qa;
+mod redis;
 mod sandbox;
 mod serving;
+mod steps;
+mod structured;
 mod tools;

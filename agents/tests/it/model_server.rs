@@ -1,6 +1,7 @@
 //! A server that speaks chat completions as each test scripts it: one script a connection, byte for byte.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,8 @@ use tokio::sync::watch;
 pub(crate) struct Script {
     pieces: Vec<Vec<u8>>,
     end: End,
+    /// Waits, before it says anything, until the server is opened.
+    gated: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -30,9 +33,16 @@ pub(crate) struct Seen {
 
 pub(crate) struct ModelServer {
     pub(crate) url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    scripts: Vec<Script>,
+    seen: watch::Sender<Vec<Seen>>,
     /// Connections whose other side left while this one hung.
-    left: watch::Receiver<u32>,
+    left: watch::Sender<u32>,
+    looks: AtomicUsize,
+    open: watch::Sender<bool>,
 }
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -61,7 +71,7 @@ impl Script {
         let mut pieces = vec![HEAD.as_bytes().to_vec()];
         pieces.extend(events.iter().map(|event| chunk(event.as_bytes())));
         pieces.push(b"0\r\n\r\n".to_vec());
-        Self { pieces, end: End::Close }
+        Self { pieces, end: End::Close, gated: false }
     }
 
     /// A whole answer of that text.
@@ -74,7 +84,7 @@ impl Script {
         let mut pieces = vec![HEAD.as_bytes().to_vec()];
         pieces.extend(stream.as_bytes().iter().map(|byte| chunk(&[*byte])));
         pieces.push(b"0\r\n\r\n".to_vec());
-        Self { pieces, end: End::Close }
+        Self { pieces, end: End::Close, gated: false }
     }
 
     /// A stream that is cut without its last chunk.
@@ -91,7 +101,12 @@ impl Script {
 
     /// Not even a head.
     pub(crate) fn silent() -> Self {
-        Self { pieces: Vec::new(), end: End::Hang }
+        Self { pieces: Vec::new(), end: End::Hang, gated: false }
+    }
+
+    /// The same, but not before [`ModelServer::open`].
+    pub(crate) fn gated(self) -> Self {
+        Self { gated: true, ..self }
     }
 
     /// A plain reply. `headers`: each with its line end.
@@ -100,7 +115,21 @@ impl Script {
             "HTTP/1.1 {line}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
-        Self { pieces: vec![reply.into_bytes()], end: End::Close }
+        Self { pieces: vec![reply.into_bytes()], end: End::Close, gated: false }
+    }
+
+    /// A whole answer of that text, in pieces of one character.
+    pub(crate) fn spells(words: &str) -> Self {
+        let mut events: Vec<String> = words.chars().map(|c| text(&c.to_string())).collect();
+        events.push(end("stop"));
+        Self::stream(&events)
+    }
+
+    /// A refusal, as servers word it.
+    pub(crate) fn refuses(line: &str, message: &str, code: &str) -> Self {
+        let body =
+            json!({"error": {"message": message, "type": "invalid_request_error", "code": code}});
+        Self::status(line, "", &body.to_string())
     }
 
     /// An answer with tool calls, the arguments in two pieces.
@@ -125,48 +154,69 @@ impl ModelServer {
     pub(crate) async fn start(scripts: Vec<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (leaving, left) = watch::channel(0);
-        let (all, leaving) = (Arc::clone(&seen), Arc::new(leaving));
+        let shared = Arc::new(Shared {
+            scripts,
+            seen: watch::Sender::default(),
+            left: watch::Sender::default(),
+            looks: AtomicUsize::new(0),
+            open: watch::Sender::default(),
+        });
+        let all = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let connection =
-                    serve(stream, scripts.clone(), Arc::clone(&all), Arc::clone(&leaving));
-                tokio::spawn(connection);
+                tokio::spawn(serve(stream, Arc::clone(&all)));
             }
         });
-        Self { url, seen, left }
+        Self { url, shared }
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.shared.seen.borrow().clone()
+    }
+
+    /// How often `/models` was asked for.
+    pub(crate) fn looks(&self) -> usize {
+        self.shared.looks.load(Ordering::Relaxed)
+    }
+
+    /// Lets gated scripts speak.
+    pub(crate) fn open(&self) {
+        self.shared.open.send_replace(true);
+    }
+
+    /// Waits until so many requests have come.
+    pub(crate) async fn asked(&self, times: usize) {
+        let mut seen = self.shared.seen.subscribe();
+        let asked = seen.wait_for(|seen| seen.len() >= times);
+        tokio::time::timeout(crate::harness::LONG, asked).await.unwrap().unwrap();
     }
 
     /// Waits until the other side of a hanging connection has left.
-    pub(crate) async fn left(&mut self) {
-        let leaving = self.left.wait_for(|left| *left > 0);
+    pub(crate) async fn left(&self) {
+        let mut left = self.shared.left.subscribe();
+        let leaving = left.wait_for(|left| *left > 0);
         tokio::time::timeout(crate::harness::LONG, leaving).await.unwrap().unwrap();
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    scripts: Vec<Script>,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    leaving: Arc<watch::Sender<u32>>,
-) {
+async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     stream.set_nodelay(true).unwrap();
     let Some(request) = read(&mut stream).await else { return };
     if request.head.starts_with("GET /v1/models ") {
+        shared.looks.fetch_add(1, Ordering::Relaxed);
         let reply = Script::status("200 OK", "", "{\"data\":[]}");
         let _ = stream.write_all(&reply.pieces[0]).await;
         return;
     }
-    let script = {
-        let mut seen = seen.lock().unwrap();
+    let mut nth = 0;
+    shared.seen.send_modify(|seen| {
+        nth = seen.len();
         seen.push(request);
-        scripts[(seen.len() - 1).min(scripts.len() - 1)].clone()
-    };
+    });
+    let script = shared.scripts[nth.min(shared.scripts.len() - 1)].clone();
+    if script.gated {
+        let _ = shared.open.subscribe().wait_for(|open| *open).await;
+    }
     for piece in &script.pieces {
         if stream.write_all(piece).await.is_err() {
             return;
@@ -176,7 +226,7 @@ async fn serve(
     }
     if matches!(script.end, End::Hang) {
         let _ = stream.read(&mut [0]).await;
-        leaving.send_modify(|left| *left += 1);
+        shared.left.send_modify(|left| *left += 1);
     }
 }
 

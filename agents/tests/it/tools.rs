@@ -38,7 +38,9 @@ async fn a_model_works_with_its_tools_and_each_step_is_streamed() {
     let events = agent.events(&json!({"input": "compute"})).await;
     let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
     let round = ["step", "tool_call", "tool_result", "tool_call", "tool_result"];
-    assert_eq!(names, [&round[..], &round[..], &["step", "token", "final"]].concat());
+    // Those that only look run beside each other.
+    let looks = ["step", "tool_call", "tool_call", "tool_result", "tool_result"];
+    assert_eq!(names, [&round[..], &looks[..], &["step", "token", "final"]].concat());
     assert_eq!(events[1].1["arguments"]["path"], "src/a.sh");
     assert!(events[4].1["output"].as_str().unwrap().contains("42\n"), "{}", events[4].1);
     assert_eq!(told(&server, 1), ["src/\nsrc/a.sh  13 bytes", "echo $((6*7))"]);
