@@ -3,7 +3,8 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{Agent, agent, open_place, parse_events, problem, until};
+use crate::harness::{Agent, agent, open_place, parse_events, problem, tokens, until};
+use crate::model_server::{ModelServer, Script, end, text};
 
 /// An agent at work on a command that waits for `go`; the stream has begun.
 async fn at_work(place: &std::path::Path, drain_timeout: &str) -> (Agent, reqwest::Response) {
@@ -49,6 +50,34 @@ async fn what_was_begun_is_finished_and_what_is_new_is_refused_as_not_begun() {
     assert!(last["output"].as_str().unwrap().contains("finished"));
     assert_eq!(agent.ended().await, 0);
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "the workspaces are removed");
+}
+
+#[tokio::test]
+async fn streams_of_a_model_are_finished_word_for_word() {
+    let script = Script::stream(&[text("one "), text("two "), text("three"), end("stop")]);
+    let server = ModelServer::start(vec![script.gated_after_first()]).await;
+    let mut agent =
+        agent("coding").env("OPENAI_BASE_URL", &server.url).env("AGENT_MODEL", "m").start().await;
+    let body = json!({"input": "count", "stream": true});
+    let streams = (0..8).map(|_| agent.post(&body).send());
+    let mut streams = futures_util::future::try_join_all(streams).await.unwrap();
+    let mut heard = vec![String::new(); streams.len()];
+    for (stream, heard) in streams.iter_mut().zip(&mut heard) {
+        while !heard.contains("one ") {
+            heard.push_str(str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
+        }
+    }
+    agent.signal(Signal::TERM);
+    while agent.get("/readyz").await.0 != 503 {}
+    let refused = agent.post(&body).send().await.unwrap();
+    assert_eq!(problem(refused).await["code"], "draining");
+    server.open();
+    for (stream, heard) in streams.into_iter().zip(heard) {
+        let events = parse_events(&(heard + &stream.text().await.unwrap()));
+        assert_eq!(tokens(&events), "one two three");
+        assert_eq!(events.last().unwrap().1["output"], "one two three");
+    }
+    assert_eq!(agent.ended().await, 0);
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 pub(crate) struct Script {
     pieces: Vec<Vec<u8>>,
     end: End,
-    /// Waits, before it says anything, until the server is opened.
-    gated: bool,
+    /// Before this piece it waits until the server is opened.
+    gate: Option<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ impl Script {
         let mut pieces = vec![HEAD.as_bytes().to_vec()];
         pieces.extend(events.iter().map(|event| chunk(event.as_bytes())));
         pieces.push(b"0\r\n\r\n".to_vec());
-        Self { pieces, end: End::Close, gated: false }
+        Self { pieces, end: End::Close, gate: None }
     }
 
     /// A whole answer of that text.
@@ -84,7 +84,7 @@ impl Script {
         let mut pieces = vec![HEAD.as_bytes().to_vec()];
         pieces.extend(stream.as_bytes().iter().map(|byte| chunk(&[*byte])));
         pieces.push(b"0\r\n\r\n".to_vec());
-        Self { pieces, end: End::Close, gated: false }
+        Self { pieces, end: End::Close, gate: None }
     }
 
     /// A stream that is cut without its last chunk.
@@ -101,12 +101,17 @@ impl Script {
 
     /// Not even a head.
     pub(crate) fn silent() -> Self {
-        Self { pieces: Vec::new(), end: End::Hang, gated: false }
+        Self { pieces: Vec::new(), end: End::Hang, gate: None }
     }
 
     /// The same, but not before [`ModelServer::open`].
     pub(crate) fn gated(self) -> Self {
-        Self { gated: true, ..self }
+        Self { gate: Some(0), ..self }
+    }
+
+    /// The same, but after its first event not before [`ModelServer::open`].
+    pub(crate) fn gated_after_first(self) -> Self {
+        Self { gate: Some(2), ..self }
     }
 
     /// A plain reply. `headers`: each with its line end.
@@ -115,7 +120,7 @@ impl Script {
             "HTTP/1.1 {line}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
-        Self { pieces: vec![reply.into_bytes()], end: End::Close, gated: false }
+        Self { pieces: vec![reply.into_bytes()], end: End::Close, gate: None }
     }
 
     /// A whole answer of that text, in pieces of one character.
@@ -214,10 +219,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         seen.push(request);
     });
     let script = shared.scripts[nth.min(shared.scripts.len() - 1)].clone();
-    if script.gated {
-        let _ = shared.open.subscribe().wait_for(|open| *open).await;
-    }
-    for piece in &script.pieces {
+    for (at, piece) in script.pieces.iter().enumerate() {
+        if script.gate == Some(at) {
+            let _ = shared.open.subscribe().wait_for(|open| *open).await;
+        }
         if stream.write_all(piece).await.is_err() {
             return;
         }

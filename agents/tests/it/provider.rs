@@ -141,6 +141,24 @@ async fn silence_before_and_within_an_answer_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_turn_is_bounded_as_a_whole_attempts_and_waits_included() {
+    let busy = Script::status("429 Too Many Requests", "retry-after: 20\r\n", "{}");
+    for script in [busy, Script::hanging(&[text("hm")]), Script::silent()] {
+        let server = ModelServer::start(vec![script]).await;
+        let agent = agent("qa")
+            .env("OPENAI_BASE_URL", &server.url)
+            .env("AGENT_MODEL", "m")
+            .flag("--model-timeout", "300ms")
+            .start()
+            .await;
+        let response = agent.post(&json!({"input": "drain"})).send().await.unwrap();
+        let problem = problem(response).await;
+        assert_eq!(problem["code"], "model-timeout");
+        assert!(problem["detail"].as_str().unwrap().contains("300 ms (total)"), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_chat_completion_is_said_to_be_none() {
     let page = Script::status("200 OK", "", "<html>hello</html>");
     assert_eq!(refused(vec![page]).await.0["code"], "model-bad-response");
