@@ -220,8 +220,8 @@ def application(name: str, work: Work, checks: dict[str, Callable[[], Awaitable[
         headers = {"x-request-id": request.state.request_id}
         events = finished(request, work(ask))
         if ask.stream or "text/event-stream" in request.headers.get("accept", ""):
-            headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
-            return StreamingResponse(frames(request, events), 200, headers, "text/event-stream")
+            headers |= {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+            return StreamingResponse(frames(request, events), 200, headers)
         reply = await unless_left(request, events)
         return Response(status_code=499) if reply is None else JSONResponse(reply, 200, headers)
 

@@ -14,9 +14,11 @@ mod wire;
 
 mod gate;
 mod harness;
+mod installed;
 mod load;
 mod model;
 mod processes;
+mod redis;
 mod stream;
 mod table;
 
@@ -24,6 +26,7 @@ mod coding;
 mod dying;
 mod editing;
 mod ending;
+mod examples;
 mod provider;
 mod refusing;
 mod scaling;
