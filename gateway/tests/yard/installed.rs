@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use crate::harness::{outcome, project};
 
 /// For an installation over the network.
-const INSTALL: Duration = Duration::from_secs(300);
+pub const INSTALL: Duration = Duration::from_secs(300);
 
 /// An example that can be run.
 #[derive(Clone, Debug)]

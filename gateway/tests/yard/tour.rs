@@ -1,9 +1,12 @@
 //! What a newcomer does first: start it, ask, stream, look.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::harness::{Yard, outcome, project, soon, switchyard, until, yard};
+use crate::harness::{CEILING, Yard, outcome, project, soon, switchyard, until, yard};
+use crate::installed::INSTALL;
 use crate::stream::tokens;
 use crate::table::shipped;
 
@@ -92,11 +95,11 @@ async fn the_shipped_table_passes_the_strict_check() {
     assert!(out.contains("2 agents (coding, qa)"), "{out}");
 }
 
-/// The `sh` blocks of the README's tour.
-fn tour() -> Vec<String> {
+/// The `sh` blocks of a section of the README.
+fn blocks(title: &str) -> Vec<String> {
     let readme = std::fs::read_to_string(project().join("README.md")).unwrap();
-    let tour = readme.split("\n## ").find(|part| part.starts_with("A tour")).expect("a tour");
-    let blocks = tour.split("```sh\n").skip(1);
+    let section = readme.split("\n## ").find(|part| part.starts_with(title)).expect("a section");
+    let blocks = section.split("```sh\n").skip(1);
     blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
 
@@ -109,30 +112,55 @@ async fn settled(yard: &Yard) {
     .await;
 }
 
+/// Types a block in a second terminal: on another port, with another file, and an end. Gives what it printed.
+async fn type_in(yard: &Yard, block: &str, within: Duration) -> String {
+    let block = block
+        .replace("http://127.0.0.1:8080", &yard.url)
+        .replace("config/switchyard.toml", yard.file().to_str().unwrap())
+        .replace("status --watch", "status");
+    let generation = yard.api("table").await["generation"].as_u64().unwrap();
+    let before = std::fs::read(yard.file()).unwrap();
+    let mut shell = yard.shell(&block);
+    let ended = tokio::time::timeout(within, shell.output()).await;
+    let output = ended.unwrap_or_else(|_| panic!("not done within {within:?}: {block}"));
+    let (code, out, err) = outcome(output.unwrap());
+    assert_eq!(code, Some(0), "{block}: {err}");
+    assert!(!out.contains("urn:switchyard:error"), "{block}: {out}");
+    if std::fs::read(yard.file()).unwrap() != before {
+        yard.until_generation(generation + 1).await;
+        settled(yard).await;
+    }
+    out
+}
+
 #[tokio::test]
 async fn the_tour_of_the_readme_works_as_it_is_written() {
     let yard = yard(&shipped()).start().await;
     ready(&yard).await;
-    let blocks = tour();
+    let blocks = blocks("A tour");
     assert!(blocks.len() >= 5, "{blocks:?}");
     for block in blocks {
-        // Another port, another file, and an end.
-        let block = block
-            .replace("http://127.0.0.1:8080", &yard.url)
-            .replace("config/switchyard.toml", yard.file().to_str().unwrap())
-            .replace("status --watch", "status");
-        let generation = yard.api("table").await["generation"].as_u64().unwrap();
-        let before = std::fs::read(yard.file()).unwrap();
-        let (code, out, err) = outcome(soon(&block, yard.shell(&block).output()).await.unwrap());
-        assert_eq!(code, Some(0), "{block}: {err}");
-        if std::fs::read(yard.file()).unwrap() == before {
-            assert!(!out.is_empty() && !out.contains("urn:switchyard:error"), "{block}: {out}");
-        } else {
-            yard.until_generation(generation + 1).await;
-            settled(&yard).await;
-        }
+        let out = type_in(&yard, &block, CEILING).await;
+        let edits = block.contains("config/switchyard.toml");
+        assert!(edits || !out.is_empty(), "{block} says nothing");
     }
     yard.until_replicas("qa", 2).await;
     assert_eq!(yard.replicas("qa").len(), 3, "two of qa, one of the new type");
+    yard.end().await;
+}
+
+#[tokio::test]
+async fn the_agent_of_the_readme_works_from_a_copy_and_paste() {
+    let yard = yard(&shipped()).start().await;
+    ready(&yard).await;
+    let blocks = blocks("Your own agent");
+    assert_eq!(blocks.len(), 3, "{blocks:?}");
+    assert!(blocks[0].contains("pip install") && blocks[1].contains("[agents.hello]"));
+    for block in &blocks[..2] {
+        type_in(&yard, block, INSTALL).await;
+    }
+    assert_eq!(type_in(&yard, &blocks[2], CEILING).await.trim_end(), "You said: Good morning");
+    let events = yard.open("hello", "Good morning").await.good(Vec::new()).await;
+    assert_eq!(events.last().unwrap().data["metadata"]["agent"], "fastapi");
     yard.end().await;
 }
