@@ -9,6 +9,7 @@ mod idempotency;
 mod leaving;
 mod memory;
 mod model_server;
+mod openai_sdk;
 mod provider;
 mod qa;
 mod redis;

@@ -51,18 +51,38 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
+/// What every object of an answer has: `openai_sdk.rs` holds these to the types of the official SDK.
+fn object(kind: &str, choices: &Value, usage: &Value) -> Value {
+    json!({"id": "chatcmpl-1", "object": kind, "created": 1_760_000_000, "model": "gpt-4o-mini", "choices": choices, "usage": usage})
+}
+
+/// One event with these choices.
+fn event(choices: &Value, usage: &Value) -> String {
+    format!("data: {}\n\n", object("chat.completion.chunk", choices, usage))
+}
+
+/// Tokens, counted.
+fn usage() -> Value {
+    json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15})
+}
+
+/// The event that says who speaks: the first of a stream.
+pub(crate) fn begin() -> String {
+    let delta = json!({"role": "assistant", "content": "", "refusal": null});
+    event(&json!([{"index": 0, "delta": delta, "finish_reason": null}]), &Value::Null)
+}
+
 /// One event with a piece of text.
 pub(crate) fn text(text: &str) -> String {
-    let data =
-        json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
-    format!("data: {data}\n\n")
+    let choice = json!({"index": 0, "delta": {"content": text}, "finish_reason": null});
+    event(&json!([choice]), &Value::Null)
 }
 
 /// The events that end a good answer.
 pub(crate) fn end(reason: &str) -> String {
-    let finish = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]});
-    let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}});
-    format!("data: {finish}\n\ndata: {usage}\n\ndata: [DONE]\n\n")
+    let finish = json!([{"index": 0, "delta": {}, "finish_reason": reason}]);
+    let (finish, counted) = (event(&finish, &Value::Null), event(&json!([]), &usage()));
+    format!("{finish}{counted}data: [DONE]\n\n")
 }
 
 impl Script {
@@ -76,7 +96,21 @@ impl Script {
 
     /// A whole answer of that text.
     pub(crate) fn says(words: &str) -> Self {
-        Self::stream(&[text(words), end("stop")])
+        Self::stream(&[begin(), text(words), end("stop")])
+    }
+
+    /// A whole answer of that text, in one piece.
+    pub(crate) fn answer(words: &str) -> Self {
+        let message = json!({"role": "assistant", "content": words, "refusal": null});
+        let choice =
+            json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"});
+        let body = object("chat.completion", &json!([choice]), &usage());
+        Self::status("200 OK", "", &body.to_string())
+    }
+
+    /// An error as the server tells one. `headers`: each with its line end.
+    pub(crate) fn error(line: &str, headers: &str, error: &Value) -> Self {
+        Self::status(line, headers, &json!({ "error": error }).to_string())
     }
 
     /// A stream, a chunk and a write for every byte.
@@ -125,7 +159,8 @@ impl Script {
 
     /// A whole answer of that text, in pieces of one character.
     pub(crate) fn spells(words: &str) -> Self {
-        let mut events: Vec<String> = words.chars().map(|c| text(&c.to_string())).collect();
+        let mut events = vec![begin()];
+        events.extend(words.chars().map(|c| text(&c.to_string())));
         events.push(end("stop"));
         Self::stream(&events)
     }
@@ -139,14 +174,15 @@ impl Script {
 
     /// An answer with tool calls, the arguments in two pieces.
     pub(crate) fn calls(calls: &[(&str, &str)]) -> Self {
-        let mut events = Vec::new();
+        let mut events = vec![begin()];
         for (index, (name, arguments)) in calls.iter().enumerate() {
             let (left, right) = arguments.split_at(arguments.len() / 2);
             let first = json!({"index": index, "id": format!("c{index}"), "type": "function", "function": {"name": name, "arguments": left}});
             let second = json!({"index": index, "function": {"arguments": right}});
             for piece in [first, second] {
-                let data = json!({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]});
-                events.push(format!("data: {data}\n\n"));
+                let choice =
+                    json!({"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": null});
+                events.push(event(&json!([choice]), &Value::Null));
             }
         }
         events.push(end("tool_calls"));
@@ -209,7 +245,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let Some(request) = read(&mut stream).await else { return };
     if request.head.starts_with("GET /v1/models ") {
         shared.looks.fetch_add(1, Ordering::Relaxed);
-        let reply = Script::status("200 OK", "", "{\"data\":[]}");
+        let model = json!({"id": "gpt-4o-mini", "object": "model", "created": 1_760_000_000, "owned_by": "tests"});
+        let models = json!({"object": "list", "data": [model]});
+        let reply = Script::status("200 OK", "", &models.to_string());
         let _ = stream.write_all(&reply.pieces[0]).await;
         return;
     }
@@ -246,7 +284,9 @@ async fn read(stream: &mut TcpStream) -> Option<Seen> {
         }
     };
     let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let fields = head.lines().filter_map(|line| line.split_once(": "));
+    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = lengths.next().and_then(|(_, value)| value.parse().ok());
     let length: usize = length.unwrap_or(0);
     while bytes.len() < at + 4 + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
