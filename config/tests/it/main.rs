@@ -27,7 +27,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 /// The tables that we ship: the default yard and the examples.
 fn shipped() -> Vec<PathBuf> {
     let mut tables = files("examples", "toml");
-    tables.push(here("switchyard.toml"));
+    tables.extend(["switchyard.toml", "local-model.toml"].map(here));
     tables
 }
 

@@ -27,6 +27,7 @@ mod dying;
 mod editing;
 mod ending;
 mod examples;
+mod local_model;
 mod provider;
 mod refusing;
 mod scaling;
