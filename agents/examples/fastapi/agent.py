@@ -96,19 +96,23 @@ async def answer(messages: list[Message], onward: dict[str, str]) -> AsyncIterat
             yield word, None
         return
     options = {"stream": True, "stream_options": {"include_usage": True}}
+    begun = False
     try:
         chunks = await model.chat.completions.create(model=MODEL, messages=messages, extra_headers=onward, **options)
         async with chunks:  # closed when the work is cancelled: the model stops, too
             async for chunk in chunks:
+                begun = True
                 usage = chunk.usage.model_dump(exclude_none=True) if chunk.usage else None
                 yield (chunk.choices[0].delta.content or "") if chunk.choices else "", usage
     except OpenAIError as error:
-        raise told(error) from error
+        raise told(error, begun) from error
 
 
-def told(error: OpenAIError) -> Problem:
+def told(error: OpenAIError, begun: bool) -> Problem:
     """What the client is told; the log has the rest."""
     log.warning("the model failed: %s", error)
+    if begun:
+        return Problem(502, "model-broke-off", "the model's answer broke off")
     if isinstance(error, RateLimitError):
         return Problem(503, "model-busy", "the model server has too much to do", {"retry-after": "1"})
     if isinstance(error, APITimeoutError):

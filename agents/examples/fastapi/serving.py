@@ -40,6 +40,7 @@ MAX_INPUT = 100_000  # characters: more than a model's context holds
 CHECK_SECONDS = 2.0  # for one dependency's answer to /health
 GOOD_FOR = 1.0  # seconds: a storm of probes is one look
 LAST_CALL = 1.0  # seconds after SIGTERM: who has not heard of it yet is refused, not reset
+LAST_BYTES = 5  # seconds for the last replies to reach their clients
 KEEP_ALIVE = 75  # seconds: longer than the gateway keeps an idle connection: it never meets one that was cut
 MAX_IN_FLIGHT = setting("AGENT_MAX_IN_FLIGHT", int, 64)
 TIMEOUT = setting("AGENT_TIMEOUT", float, 290.0)  # seconds for a request: below the gateway's, so that ours is told
@@ -165,7 +166,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, door: Door):
         super().__init__(config)
-        self.door, self.cut = door, False
+        self.door = door
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self.door.draining_since is not None:
@@ -178,8 +179,10 @@ class Server(uvicorn.Server):
         if self.door.draining_since is None:
             return False
         draining_for = time.monotonic() - self.door.draining_since
-        self.cut = self.force_exit = draining_for > DRAIN_TIMEOUT
-        return self.cut or (self.door.in_flight == 0 and draining_for > LAST_CALL)
+        if draining_for > DRAIN_TIMEOUT:
+            log.error("%d requests are cut off at the drain timeout", self.door.in_flight)
+            os._exit(1)
+        return self.door.in_flight == 0 and draining_for > LAST_CALL
 
 
 class Health:
@@ -332,7 +335,5 @@ def serve(door: Door) -> None:
     """Serves until SIGTERM or Ctrl-C. Exits 0 when everything was finished, 1 when the drain timeout cut some."""
     host, port = setting("HOST", str, "127.0.0.1"), setting("PORT", int, 8000)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    config = uvicorn.Config(door, host, port, access_log=False, timeout_keep_alive=KEEP_ALIVE, lifespan="off")
-    server = Server(config, door)
-    server.run()
-    sys.exit(1 if server.cut else 0)
+    clocks = {"timeout_keep_alive": KEEP_ALIVE, "timeout_graceful_shutdown": LAST_BYTES}
+    Server(uvicorn.Config(door, host, port, access_log=False, lifespan="off", **clocks), door).run()

@@ -3,7 +3,7 @@
 // It answers with any OpenAI-compatible model, or without one says the input back, and remembers each session in Redis.
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import OpenAI, { APIConnectionError, APIConnectionTimeoutError, OpenAIError, RateLimitError } from 'openai'
+import OpenAI, { APIConnectionError, APIConnectionTimeoutError, RateLimitError } from 'openai'
 import { createClient } from 'redis'
 
 import { log, Problem, serve, setting } from './serving.mjs'
@@ -101,18 +101,23 @@ async function* answer(messages, onward, signal) {
     return
   }
   const body = { model: MODEL, messages, stream: true, stream_options: { include_usage: true } }
+  let begun = false
   try {
     // The signal closes the stream: the model stops, too.
     const chunks = await model.chat.completions.create(body, { headers: onward, signal })
-    for await (const { choices, usage } of chunks) yield [choices[0]?.delta.content ?? '', usage ?? undefined]
+    for await (const { choices, usage } of chunks) {
+      begun = true
+      yield [choices[0]?.delta.content ?? '', usage ?? undefined]
+    }
   } catch (error) {
-    throw error instanceof OpenAIError && !signal.aborted ? told(error) : error
+    throw signal.aborted ? error : told(error, begun)
   }
 }
 
 /** What the client is told; the log has the rest. */
-function told(error) {
+function told(error, begun) {
   log('the model failed', error)
+  if (begun) return new Problem(502, 'model-broke-off', "the model's answer broke off")
   if (error instanceof RateLimitError)
     return new Problem(503, 'model-busy', 'the model server has too much to do', { 'retry-after': '1' })
   if (error instanceof APIConnectionTimeoutError)

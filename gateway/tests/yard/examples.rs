@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use crate::harness::{Yard, soon, until, yard};
 use crate::installed::{Example, examples};
 use crate::load::Load;
+use crate::model::{Completion, Model};
 use crate::processes::{self, until_gone};
 use crate::redis::Redis;
-use crate::stream::Stream;
+use crate::stream::{End, Stream};
 
-/// Some seconds of work, at 20 ms for a word; tests leave it, or look whether it still goes on.
-const LONG_WORDS: usize = 1_000;
+/// Minutes of work, at 20 ms for a word: tests leave it, or look whether it still goes on.
+const LONG_WORDS: usize = 10_000;
 
 /// A table with this agent.
 fn table(example: &Example, replicas: u32, env: &str) -> String {
@@ -251,6 +252,70 @@ async fn a_client_that_leaves_ends_their_work() {
     }
 }
 
+/// Asks for events, and meets the agent's question to its model.
+async fn asked(yard: &Yard, agent: &str, model: &mut Model) -> (Stream, Completion) {
+    let body = json!({"input": "What is a replica?", "stream": true});
+    let sent = yard.http.post(format!("{}/agents/{agent}/invoke", yard.url)).json(&body);
+    let reply = tokio::spawn(sent.header("traceparent", TRACE).send());
+    let completion = model.asked().await;
+    let reply = soon("the reply begins", reply).await.unwrap().unwrap();
+    assert_eq!(completion.header("x-request-id"), reply.headers()["x-request-id"].to_str().ok());
+    assert_eq!(completion.header("traceparent"), Some(TRACE));
+    (Stream::new(reply), completion)
+}
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[tokio::test]
+async fn with_a_model_they_pass_its_pieces_on_and_stop_it_for_who_has_left() {
+    for example in examples().await {
+        let name = example.name;
+        let mut model = Model::start().await;
+        let env = format!("OPENAI_BASE_URL = \"{}/v1\", AGENT_MODEL = \"small\"", model.url());
+        let yard = started(&example, 1, &env).await;
+
+        let (mut stream, mut completion) = asked(&yard, name, &mut model).await;
+        assert_eq!(completion.asked["model"], "small");
+        assert_eq!(completion.asked["messages"][0]["content"], "What is a replica?");
+        completion.begin().await;
+        let mut events = Vec::new();
+        for text in ["One ", "of ", "several."] {
+            completion.say(text).await;
+            events.extend(stream.until("token").await);
+            assert_eq!(events.last().unwrap().data["text"], text);
+        }
+        completion.end().await;
+        let events = stream.good(events).await;
+        let metadata = &events.last().unwrap().data["metadata"];
+        assert_eq!(
+            (&metadata["model"], &metadata["usage"]["total_tokens"]),
+            (&json!("small"), &json!(15))
+        );
+
+        let (mut stream, mut completion) = asked(&yard, name, &mut model).await;
+        completion.begin().await;
+        completion.say("One ").await;
+        stream.until("token").await;
+        drop(stream);
+        completion.left().await;
+
+        let (mut stream, mut completion) = asked(&yard, name, &mut model).await;
+        completion.begin().await;
+        completion.say("One ").await;
+        stream.until("token").await;
+        drop(completion);
+        let (events, _) = stream.rest().await;
+        let last = events.last().unwrap();
+        assert_eq!((last.name.as_str(), &last.data["code"]), ("error", &json!("model-broke-off")));
+
+        drop(model);
+        let reply = yard.post(name, &json!({"input": "And now?"})).await;
+        check_problem(reply, name, 502, "model-unreachable").await;
+        assert_eq!(health(&yard, name).await.1["checks"], json!({"model": "down"}));
+        yard.end().await;
+    }
+}
+
 /// The process ids of its replicas.
 fn pids(yard: &Yard, example: &Example) -> Vec<u32> {
     let is = |pid: &u32| processes::arguments(*pid).contains(&example.command[1]);
@@ -274,6 +339,31 @@ async fn sigterm_under_load_loses_nothing() {
         load.goes_on().await;
         load.unharmed().await;
         yard.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_by_the_drain_timeout_or_a_second_signal() {
+    for example in examples().await {
+        let name = example.name;
+        for (limit, second, status) in [("0.1", false, 1), ("330", true, 143)] {
+            let env = format!("AGENT_DRAIN_TIMEOUT = \"{limit}\"");
+            let yard = started(&example, 1, &env).await;
+            let replica = &addresses(&yard, name).await[0];
+            let mut open = yard.open(name, &long()).await;
+            open.until("token").await;
+            let pid = Pid::from_raw(pids(&yard, &example)[0].cast_signed()).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+            if second {
+                let ready = async || yard.http.get(format!("{replica}/readyz")).send().await;
+                until("it drains", async || ready().await.unwrap().status() == 503).await;
+                kill_process(pid, Signal::TERM).unwrap();
+            }
+            yard.log.line(&format!("exited with status {status}")).await;
+            let (events, end) = open.rest().await;
+            assert_eq!((&*events.last().unwrap().name, end), ("error", End::Broken));
+            yard.end().await;
+        }
     }
 }
 
