@@ -72,19 +72,22 @@ model = AsyncOpenAI(api_key=API_KEY or "none", timeout=MODEL_TIMEOUT) if BASE_UR
 
 async def work(ask: Ask) -> AsyncIterator[Event]:
     """The work, as events. The last is `final`: it is the whole JSON reply, too. A client that leaves cancels it."""
-    before = await memory.recall(ask.session_id) if memory and ask.session_id else None
+    remembers = memory and ask.session_id
+    before = await memory.recall(ask.session_id) if remembers else None
+    if remembers and before is None:
+        yield "step", {"name": "memory", "note": "what was said before can't be had"}
+    yield "step", {"name": "model" if model else "answer"}
     question = {"role": "user", "content": ask.input}
-    yield "step", {"doing": "answering", "remembered": len(before or [])}
     output, usage = "", None
     async for text, counted in answer([*(before or []), question], ask.onward):
         output, usage = output + text, counted or usage
         if text:
             yield "token", {"text": text}
+    reply = {"role": "assistant", "content": output}
+    kept = before is not None and await memory.remember(ask.session_id, question, reply)
+    place = ("redis" if kept else "down") if memory else "off"
     metadata: dict[str, Any] = {"model": MODEL if model else "none", "usage": usage}
-    if ask.session_id:
-        reply = {"role": "assistant", "content": output}
-        kept = before is not None and await memory.remember(ask.session_id, question, reply)
-        metadata |= {"memory": "redis" if kept else "off", "remembered": len(before or [])}
+    metadata |= {"memory": place if ask.session_id else None, "remembered": len(before or [])}
     yield "final", {"output": output, "metadata": metadata}
 
 

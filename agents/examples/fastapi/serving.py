@@ -62,7 +62,7 @@ class Ask(BaseModel):
 
     model_config = ConfigDict(validate_assignment=True)
 
-    input: str = Field(min_length=1, max_length=MAX_INPUT)
+    input: str = Field(pattern=r"\S", max_length=MAX_INPUT)
     session_id: str | None = Field(None, pattern=SESSION_ID)
     stream: bool = False
     _onward: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -221,7 +221,7 @@ def application(name: str, work: Work, checks: dict[str, Callable[[], Awaitable[
         ask._onward = {name: request.headers[name] for name in ONWARD if name in request.headers}
         ask._onward["x-request-id"] = request.state.request_id
         headers = {"x-request-id": request.state.request_id}
-        events = finished(request, work(ask))
+        events = finished(request, ask, work(ask))
         if ask.stream or "text/event-stream" in request.headers.get("accept", ""):
             headers |= {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
             return StreamingResponse(frames(request, events), 200, headers)
@@ -252,11 +252,12 @@ def application(name: str, work: Work, checks: dict[str, Callable[[], Awaitable[
     return door
 
 
-async def finished(request: Request, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+async def finished(request: Request, ask: Ask, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
     """The events, the last one told whom it is for."""
     async for name, data in events:
         if name == "final":
-            data["metadata"] |= {"agent": request.app.title, "request_id": request.state.request_id}
+            whom = {"request_id": request.state.request_id, "session_id": ask.session_id}
+            data["metadata"] |= {"agent": request.app.title, **whom}
             request.state.outcome = "ok"
         yield name, data
 

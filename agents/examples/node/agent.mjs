@@ -73,22 +73,22 @@ const model = (BASE_URL || API_KEY) && new OpenAI({ apiKey: API_KEY ?? 'none', t
 
 /** The work, as events. The last is `final`: it is the whole JSON reply, too. A client that leaves aborts `signal`. */
 async function* work(ask, { onward, signal }) {
-  const before = memory && ask.session_id ? await memory.recall(ask.session_id) : undefined
+  const remembers = memory && ask.session_id
+  const before = remembers ? await memory.recall(ask.session_id) : undefined
+  if (remembers && !before) yield ['step', { name: 'memory', note: "what was said before can't be had" }]
+  yield ['step', { name: model ? 'model' : 'answer' }]
   const question = { role: 'user', content: ask.input }
-  yield ['step', { doing: 'answering', remembered: before?.length ?? 0 }]
   let [output, usage] = ['', null]
   for await (const [text, counted] of answer([...(before ?? []), question], onward, signal)) {
     output += text
     usage = counted ?? usage
     if (text) yield ['token', { text }]
   }
-  const metadata = { model: model ? MODEL : 'none', usage }
-  if (ask.session_id) {
-    const reply = { role: 'assistant', content: output }
-    const kept = before && (await memory.remember(ask.session_id, question, reply))
-    Object.assign(metadata, { memory: kept ? 'redis' : 'off', remembered: before?.length ?? 0 })
-  }
-  yield ['final', { output, metadata }]
+  const reply = { role: 'assistant', content: output }
+  const kept = before && (await memory.remember(ask.session_id, question, reply))
+  const place = memory ? (kept ? 'redis' : 'down') : 'off'
+  const metadata = { model: model ? MODEL : 'none', usage, memory: ask.session_id ? place : null }
+  yield ['final', { output, metadata: { ...metadata, remembered: before?.length ?? 0 } }]
 }
 
 /** Pieces of text, and with the last what was counted. */

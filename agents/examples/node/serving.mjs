@@ -144,7 +144,7 @@ function parse(text, headers) {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) throw wrong('the body is no JSON object')
   const { input, stream = false } = body
   const session_id = body.session_id ?? headers['x-session-id']
-  if (typeof input !== 'string' || !input) throw wrong('`input` is no text')
+  if (typeof input !== 'string' || !input.trim()) throw wrong('`input` is no text')
   if (input.length > MAX_INPUT) throw wrong(`\`input\` has over ${MAX_INPUT} characters`)
   if (typeof stream !== 'boolean') throw wrong('`stream` is neither true nor false')
   const named = session_id !== undefined
@@ -191,7 +191,8 @@ async function invoke(exchange, work) {
     let last
     for await (const [name, data] of work(ask, { onward, signal })) {
       signal.throwIfAborted()
-      if (name === 'final') Object.assign(data.metadata, { agent: exchange.agent, request_id: id })
+      const whom = { agent: exchange.agent, request_id: id, session_id: ask.session_id ?? null }
+      if (name === 'final') Object.assign(data.metadata, whom)
       if (ask.stream) await exchange.send(name, data)
       last = data
     }

@@ -1,9 +1,9 @@
 //! The agents of `agents/examples/`, unmodified behind the gateway: the contract as other people's agents keep it.
 
-use reqwest::Response;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::contract::{check_problem, keeps};
 use crate::harness::{Yard, soon, until, yard};
 use crate::installed::{Example, examples};
 use crate::load::Load;
@@ -74,29 +74,22 @@ async fn occupied(yard: &Yard, replica: &str) -> Stream {
     stream
 }
 
-/// An error of the agent's own, as it passes through the gateway.
-async fn check_problem(reply: Response, agent: &str, status: u16, code: &str) {
-    assert_eq!(reply.status(), status);
-    assert_eq!(reply.headers()["content-type"], "application/problem+json");
-    assert!(!reply.headers().contains_key("x-switchyard-error"), "it is the agent's own");
-    let id = reply.headers()["x-request-id"].to_str().unwrap().to_owned();
-    let problem: Value = reply.json().await.unwrap();
-    assert_eq!((&problem["code"], &problem["status"]), (&json!(code), &json!(status)), "{problem}");
-    assert_eq!((&problem["request_id"], &problem["agent"]), (&json!(id), &json!(agent)));
-    assert_eq!(problem["type"], format!("urn:switchyard:agent:{code}"));
-}
-
 #[tokio::test]
 async fn they_answer_as_json_and_in_events_that_come_while_they_work() {
     for example in examples().await {
         let name = example.name;
         let yard = started(&example, 1, "").await;
+        assert_eq!(in_session(&yard, name, "s").await, ("off".to_owned(), 0));
         let reply = yard.ask(name, "Good morning").await;
         assert_eq!(reply["output"], "You said: Good morning");
+        keeps("reply", &reply);
         let metadata = &reply["metadata"];
         assert_eq!((&metadata["agent"], &metadata["model"]), (&json!(name), &json!("none")));
 
         let events = yard.open(name, "Good morning").await.good(Vec::new()).await;
+        for event in &events {
+            keeps(&event.name, &json!({"event": event.name, "data": event.data}));
+        }
         let names: Vec<_> = events.iter().map(|event| event.name.as_str()).collect();
         assert_eq!(names, ["step", "token", "token", "token", "token", "final"]);
 
@@ -114,7 +107,8 @@ async fn what_they_refuse_reaches_the_client_as_they_said_it() {
     for example in examples().await {
         let name = example.name;
         let yard = started(&example, 1, "").await;
-        check_problem(yard.post(name, &json!({"input": ""})).await, name, 400, "bad-request").await;
+        check_problem(yard.post(name, &json!({"input": " "})).await, name, 400, "bad-request")
+            .await;
         check_problem(yard.post(name, &json!([1])).await, name, 400, "bad-request").await;
         let session = json!({"input": "a", "session_id": "../a"});
         check_problem(yard.post(name, &session).await, name, 400, "bad-request").await;
@@ -140,7 +134,9 @@ async fn in_session(yard: &Yard, agent: &str, session: &str) -> (String, u64) {
     let reply = yard.post(agent, &json!({"input": "a", "session_id": session})).await;
     assert_eq!(reply.status(), 200);
     let reply: Value = reply.json().await.unwrap();
+    keeps("reply", &reply);
     let metadata = &reply["metadata"];
+    assert_eq!(metadata["session_id"], session);
     (metadata["memory"].as_str().unwrap().to_owned(), metadata["remembered"].as_u64().unwrap())
 }
 
@@ -157,7 +153,7 @@ async fn without_redis_they_say_so_and_go_on() {
 
         redis.stop().await;
         until("it is missed", async || health(&yard, name).await == (503, bad.clone())).await;
-        assert_eq!(in_session(&yard, name, "s").await, ("off".to_owned(), 0));
+        assert_eq!(in_session(&yard, name, "s").await, ("down".to_owned(), 0));
         let ready = yard.http.get(format!("{}/agents/{name}/readyz", yard.url)).send().await;
         assert_eq!(ready.unwrap().status(), 200, "it works without");
 
@@ -306,7 +302,8 @@ async fn with_a_model_they_pass_its_pieces_on_and_stop_it_for_who_has_left() {
         drop(completion);
         let (events, _) = stream.rest().await;
         let last = events.last().unwrap();
-        assert_eq!((last.name.as_str(), &last.data["code"]), ("error", &json!("model-broke-off")));
+        keeps("error", &json!({"event": last.name, "data": last.data}));
+        assert_eq!(last.data["code"], "model-broke-off");
 
         drop(model);
         let reply = yard.post(name, &json!({"input": "And now?"})).await;

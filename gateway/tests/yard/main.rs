@@ -12,6 +12,7 @@ mod agent;
 #[allow(dead_code, reason = "made for other tests, too")]
 mod wire;
 
+mod contract;
 mod gate;
 mod harness;
 mod installed;
