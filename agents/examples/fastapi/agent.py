@@ -112,8 +112,8 @@ async def answer(messages: list[Message], onward: dict[str, str]) -> AsyncIterat
 
 
 def told(error: OpenAIError, begun: bool) -> Problem:
-    """What the client is told; the log has the rest."""
-    log.warning("the model failed: %s", error)
+    """What the client is told. The server's own words may hold the prompt: they are neither told nor logged."""
+    log.warning("the model failed: %s, status %s", type(error).__name__, getattr(error, "status_code", "none"))
     if begun:
         return Problem(502, "model-broke-off", "the model's answer broke off")
     if isinstance(error, RateLimitError):

@@ -204,7 +204,7 @@ class Health:
                 await self.checks[name]()
             return "ok"
         except Exception as error:  # whatever it is, it doesn't work
-            log.warning("%s is down: %r", name, error)
+            log.warning("%s is down: %s", name, type(error).__name__)
             return "down"
 
 

@@ -114,9 +114,9 @@ async function* answer(messages, onward, signal) {
   }
 }
 
-/** What the client is told; the log has the rest. */
+/** What the client is told. The server's own words may hold the prompt: they are neither told nor logged. */
 function told(error, begun) {
-  log('the model failed', error)
+  log('the model failed', `${error.constructor.name}, status ${error.status ?? 'none'}`)
   if (begun) return new Problem(502, 'model-broke-off', "the model's answer broke off")
   if (error instanceof RateLimitError)
     return new Problem(503, 'model-busy', 'the model server has too much to do', { 'retry-after': '1' })

@@ -213,7 +213,7 @@ async function works(name, check) {
     await Promise.race([check(), late])
     return 'ok'
   } catch (error) {
-    log(`${name} is down`, error)
+    log(`${name} is down`, error.constructor.name)
     return 'down'
   }
 }
