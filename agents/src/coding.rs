@@ -16,7 +16,7 @@ use crate::conversation::Conversation;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::sandbox::{Limits, SHELL, Sandbox};
+use crate::sandbox::{SHELL, Sandbox};
 use crate::settings::Settings;
 use crate::steps::{self, Bounds};
 use blocks::Block;
@@ -45,7 +45,7 @@ fn has_shell(shell: &Path) -> Result<(), String> {
 pub struct Coding {
     /// The model, if there is one.
     pub model: Option<Model>,
-    sandbox: Sandbox,
+    sandbox: Box<Sandbox>,
     workspaces: Arc<Workspaces>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -71,23 +71,15 @@ impl Coding {
             )
         };
         let workspaces = Workspaces::new(&parent).map_err(|error| no_place(error.to_string()))?;
-        let limits = Limits {
-            time: settings.sandbox.run_timeout,
-            memory: settings.sandbox.run_memory_mib << 20,
-            processes: settings.sandbox.run_processes,
-        };
+        let bounds = settings.sandbox.bounds();
         let trial = workspaces.path().join("trial");
         std::fs::create_dir(&trial).map_err(|error| no_place(error.to_string()))?;
         let sandbox =
-            Sandbox::probe(&trial, workspace::first_user(), limits).await.map_err(no_place)?;
+            Sandbox::probe(&trial, workspace::first_user(), bounds).await.map_err(no_place)?;
         std::fs::remove_dir_all(&trial).map_err(|error| no_place(error.to_string()))?;
-        let protection = sandbox.plan.describe();
-        tracing::info!(%protection, "sandbox");
-        if protection["network"] == "open" {
-            tracing::warn!(
-                "commands have network access: this machine allows neither namespaces nor seccomp"
-            );
-        }
+        sandbox.require(&settings.sandbox.require_sandbox)?;
+        sandbox.tell();
+        let sandbox = Box::new(sandbox);
         let bounds = Bounds { steps: settings.max_steps, tokens: settings.max_tokens };
         Ok(Self { model, sandbox, workspaces, bounds, metrics })
     }
@@ -104,7 +96,7 @@ impl Coding {
     /// # Errors
     /// When there is no workspace, or the model fails.
     pub async fn work(&self, ask: &Ask, events: &Events) -> Result<Answer, Error> {
-        let own_user = self.sandbox.plan.own_user;
+        let own_user = self.sandbox.has_own_user();
         let opened = self.workspaces.open(ask.session_id.as_deref(), own_user);
         let lease: Lease = opened
             .map_err(|error| Error::internal("making a workspace")(error.into()))?
@@ -118,7 +110,7 @@ impl Coding {
             }
             None => without_model(&tools, ask, events).await,
         };
-        answer.more.push(("sandbox", self.sandbox.plan.describe()));
+        answer.more.push(("sandbox", self.sandbox.describe()));
         Ok(answer)
     }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::sandbox::cgroup::OWN;
+
 /// From a refusal (1 ms) to the longest answer (5 min), each about double the last.
 const SECONDS: [f64; 14] =
     [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0, 300.0];
@@ -170,6 +172,8 @@ fn peak_bytes() -> u64 {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let of = |line: &str| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        // With its commands, where the agent stands one level below what holds them all.
+        let path = path.strip_suffix(OWN).unwrap_or(path);
         let file = match controllers {
             "" => format!("/sys/fs/cgroup{path}/memory.peak"),
             "memory" => format!("/sys/fs/cgroup/memory{path}/memory.max_usage_in_bytes"),

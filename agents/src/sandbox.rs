@@ -1,19 +1,29 @@
-//! Runs one command confined: its own processes, no network, bounded time, memory, output and files, and nothing
+//! Runs one command confined: its own processes, no network, bounded time, memory, disk and output, and nothing
 //! of the agent's environment. The command runs under a supervisor, which is this same program started again;
 //! the two are tied by a socket, so that whatever ends the agent's interest (a dropped future, a killed agent)
 //! ends the command with every process that it started.
 
+pub(crate) mod cgroup;
 mod confine;
+pub mod disk;
+mod filter;
+mod memory;
+mod processes;
+mod protection;
 mod run;
 mod supervisor;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-pub use run::{Outcome, Sandbox};
+use disk::Space;
+pub use memory::Whole;
+use protection::{Namespaces, Plan};
+pub use protection::{Protection, Required};
+pub use run::{Bounds, Outcome, Sandbox};
 pub use supervisor::supervise_if_asked;
 
 /// What runs a line of commands.
@@ -30,70 +40,33 @@ const OPEN_FILES: u64 = 256;
 pub struct Limits {
     /// Wall time.
     pub time: Duration,
-    /// Address space of each process, bytes.
+    /// Memory of all its processes together, bytes.
     pub memory: u64,
     /// Processes and threads.
     pub processes: u64,
+    /// What its workspace may hold.
+    pub disk: Space,
 }
 
-/// What confines a command on this machine. Found out once, by trying.
+impl Limits {
+    /// For what is only tried out.
+    const TRIAL: Self = Self {
+        time: Duration::from_secs(10),
+        memory: 64 << 20,
+        processes: 8,
+        disk: Space { bytes: 1 << 20, files: 100 },
+    };
+}
+
+/// Which bound a command was killed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Runs as a user of its own.
-    pub own_user: bool,
-    /// Namespaces of its own for processes, network and IPC.
-    pub namespaces: Namespaces,
-    /// A filter refuses every socket but local ones.
-    pub seccomp: bool,
-    /// Landlock holds it to its folder and the system's programs.
-    pub landlock: bool,
-}
-
-/// How namespaces are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Namespaces {
-    /// Not at all.
-    None,
-    /// With the agent's own privilege.
-    Privileged,
-    /// In a user namespace.
-    Unprivileged,
-}
-
-impl Plan {
-    /// The protections in force, as they stand in the log and the metadata.
-    pub fn describe(&self) -> Value {
-        let apart = self.namespaces != Namespaces::None;
-        let network = match (apart, self.seccomp) {
-            (true, _) => "namespace",
-            (false, true) => "seccomp",
-            (false, false) => "open",
-        };
-        json!({
-            "network": network,
-            "processes": if apart { "namespace" } else { "supervised" },
-            "files": if self.landlock { "landlock" } else { "permissions" },
-            "user": if self.own_user { "own" } else { "agent" },
-        })
-    }
-
-    /// From the strongest to the weakest that makes sense for this process's user.
-    fn candidates(landlock: bool) -> Vec<Self> {
-        let root = rustix::process::geteuid().is_root();
-        let with = if root { Namespaces::Privileged } else { Namespaces::Unprivileged };
-        let plan = |own_user, namespaces, seccomp| Self { own_user, namespaces, seccomp, landlock };
-        let mut plans = vec![
-            plan(false, with, true),
-            plan(false, with, false),
-            plan(false, Namespaces::None, true),
-            plan(false, Namespaces::None, false),
-        ];
-        if root {
-            let own: Vec<_> = plans.iter().map(|plan| Self { own_user: true, ..*plan }).collect();
-            plans.splice(0..0, own);
-        }
-        plans
-    }
+enum Over {
+    /// Its own memory.
+    Memory,
+    /// The memory that the agent and all commands have together.
+    Container,
+    /// Its workspace's disk space or files.
+    Disk,
 }
 
 /// What the supervisor is told.
@@ -104,14 +77,19 @@ struct Spec {
     plan: Plan,
     user: Option<u32>,
     limits: Limits,
+    /// Where its cgroup is made, if the plan says so.
+    place: Option<cgroup::Place>,
+    /// What must not fill up, where commands have no cgroup.
+    container: Option<cgroup::Container>,
 }
 
 /// What the supervisor tells.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Report {
     exit: Option<i32>,
     signal: Option<i32>,
     timed_out: bool,
+    over: Option<Over>,
     time: Duration,
     cpu: Duration,
     peak_memory: u64,

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::sandbox::disk::{MAX_FILES, Space};
+use crate::sandbox::{Bounds, Limits, Required, Whole};
+
 /// Which agent this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -175,18 +178,45 @@ impl std::fmt::Debug for ModelSettings {
     }
 }
 
-/// The limits of one command.
-#[derive(Debug, Clone, Copy, Parser)]
+/// The limits of commands.
+#[derive(Debug, Clone, Parser)]
 pub struct SandboxSettings {
     /// coding: longest time for one command
     #[arg(long, env = "AGENT_RUN_TIMEOUT", default_value = "30s", value_parser = duration)]
     pub run_timeout: Duration,
-    /// coding: most address space of one process, MiB
-    #[arg(long, env = "AGENT_RUN_MEMORY_MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
-    pub run_memory_mib: u64,
+    /// coding: commands at once; more wait for their turn
+    #[arg(long, env = "AGENT_RUN_AT_ONCE", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub run_at_once: u16,
+    /// coding: most memory of one command, all its processes together, MiB (default: what the agent leaves of the
+    /// container's limit, shared by the commands at once, at most 2048)
+    #[arg(long, env = "AGENT_RUN_MEMORY_MIB", value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
+    pub run_memory_mib: Option<u64>,
     /// coding: most processes and threads of one command
     #[arg(long, env = "AGENT_RUN_PROCESSES", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub run_processes: u64,
+    /// coding: most disk space of one workspace, MiB
+    #[arg(long, env = "AGENT_WORKSPACE_MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub workspace_mib: u64,
+    /// coding: start only where these protections are in force: some of network,files,processes,memory; without a
+    /// value, or as `full`, all
+    #[arg(long, env = "AGENT_REQUIRE_SANDBOX", default_value = "", num_args = 0..=1, default_missing_value = "full", hide_default_value = true)]
+    pub require_sandbox: Required,
+}
+
+impl SandboxSettings {
+    /// In terms of the sandbox; the memory by what there is, unless it is set.
+    pub fn bounds(&self) -> Bounds {
+        let whole = Whole::find();
+        let at_once = usize::from(self.run_at_once);
+        let asked = self.run_memory_mib.map(|mib| mib << 20);
+        let limits = Limits {
+            time: self.run_timeout,
+            memory: asked.unwrap_or_else(|| whole.share(at_once)),
+            processes: self.run_processes,
+            disk: Space { bytes: self.workspace_mib << 20, files: MAX_FILES },
+        };
+        Bounds { limits, at_once, whole }
+    }
 }
 
 impl Settings {

@@ -153,7 +153,7 @@ impl Tools<'_> {
         act: impl FnOnce(&Files) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let dir = Arc::new(self.session.dir.clone());
-        let owner = self.sandbox.plan.own_user.then_some(self.session.user);
+        let owner = self.sandbox.has_own_user().then_some(self.session.user);
         let acting = tokio::task::spawn_blocking(move || act(&Files::of(&dir, owner)?));
         acting.await.unwrap_or_else(|_| Err("the tool failed".to_owned()))
     }
@@ -167,6 +167,10 @@ fn parse<'a, T: Deserialize<'a>>(name: &str, arguments: &'a str) -> Result<T, St
 /// How a command ended, in one line.
 pub(crate) fn describe(outcome: &Outcome) -> String {
     let end = match (outcome.timed_out, outcome.exit, outcome.signal) {
+        _ if outcome.killed.is_some() => {
+            let why = outcome.killed.as_deref().unwrap_or_default();
+            format!("killed: {why}, after {}", seconds(outcome.time))
+        }
         (true, ..) => format!("stopped after {}, its time limit", seconds(outcome.time)),
         (_, Some(status), _) => format!("exit status {status} in {}", seconds(outcome.time)),
         (_, _, Some(signal)) => {

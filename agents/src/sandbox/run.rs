@@ -7,13 +7,17 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Limits, Namespaces, Plan, Report, SHELL, Spec, confine, supervisor};
+use super::cgroup::Place;
+use super::protection::{Namespaces, Plan, Protection, Required};
+use super::{Limits, Over, Report, SHELL, Spec, Whole, supervisor};
 
 /// Output that is kept: its beginning, and its end, where errors stand. Bytes.
 const KEEP_HEAD: usize = 48 << 10;
@@ -25,12 +29,26 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// Largest report, bytes.
 const MAX_REPORT: u64 = 16 << 10;
 
-/// How commands are confined on this machine, and their limits.
-#[derive(Debug, Clone, Copy)]
+/// What all commands together may use.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Of one command.
+    pub limits: Limits,
+    /// Commands at once; more wait for their turn.
+    pub at_once: usize,
+    /// What there is for them and the agent.
+    pub whole: Whole,
+}
+
+/// How commands are confined on this machine, and their bounds.
+#[derive(Debug)]
 pub struct Sandbox {
-    /// What is in force.
-    pub plan: Plan,
-    limits: Limits,
+    plan: Plan,
+    bounds: Bounds,
+    place: Option<Place>,
+    turns: Semaphore,
+    refused: Vec<(Plan, String)>,
+    no_cgroup: Option<String>,
 }
 
 /// How a command ended.
@@ -42,6 +60,8 @@ pub struct Outcome {
     pub signal: Option<i32>,
     /// Whether its time was up.
     pub timed_out: bool,
+    /// Which bound it was killed for, in words.
+    pub killed: Option<String>,
     /// Wall time.
     pub time: Duration,
     /// CPU time of all its processes that were waited for.
@@ -57,17 +77,27 @@ impl Sandbox {
     ///
     /// # Errors
     /// When not even an unprotected command can be run: says why.
-    pub async fn probe(dir: &Path, user: u32, limits: Limits) -> Result<Self, String> {
-        let mut last = "no command could be run".to_owned();
-        let short = Limits { time: Duration::from_secs(10), ..limits };
-        for plan in Plan::candidates(confine::landlock_works()) {
-            let sandbox = Self { plan, limits: short };
-            match sandbox.try_out(dir, user).await {
-                Ok(()) => return Ok(Self { plan, limits }),
-                Err(why) => last = why,
+    pub async fn probe(dir: &Path, user: u32, bounds: Bounds) -> Result<Self, String> {
+        let (place, no_cgroup) = match Place::find() {
+            Ok(place) => (Some(place), None),
+            Err(why) => (None, Some(why)),
+        };
+        let limits = bounds.limits;
+        let plans = Plan::candidates(place.is_some());
+        let turns = Semaphore::new(bounds.at_once);
+        let mut found = Self { plan: plans[0], bounds, place, turns, refused: vec![], no_cgroup };
+        found.bounds.limits.time = Limits::TRIAL.time;
+        for plan in plans {
+            found.plan = plan;
+            match found.try_out(dir, user).await {
+                Ok(()) => {
+                    found.bounds.limits = limits;
+                    return Ok(found);
+                }
+                Err(why) => found.refused.push((plan, why)),
             }
         }
-        Err(last)
+        Err(found.refused.pop().map_or_else(String::new, |(_, why)| why))
     }
 
     async fn try_out(&self, dir: &Path, user: u32) -> Result<(), String> {
@@ -80,7 +110,84 @@ impl Sandbox {
         if outcome.exit == Some(0) { Ok(()) } else { Err(outcome.output) }
     }
 
-    /// Runs `command` in `dir`, as `user` where the plan says so. Dropping the future kills it with all its processes.
+    /// The protections in force, as they stand in the log and the metadata.
+    pub fn describe(&self) -> Value {
+        self.plan.describe()
+    }
+
+    /// Whether a command runs as the user of its session.
+    pub fn has_own_user(&self) -> bool {
+        self.plan.own_user
+    }
+
+    /// What a command may use.
+    pub fn limits(&self) -> &Limits {
+        &self.bounds.limits
+    }
+
+    /// Says in the log what holds commands, and what doesn't.
+    pub fn tell(&self) {
+        let protection = self.describe();
+        let memory_mib = self.bounds.limits.memory >> 20;
+        let no_cgroup = self.no_cgroup.as_deref();
+        tracing::info!(%protection, memory_mib, no_cgroup, "sandbox");
+        if !self.plan.has(Protection::Network) {
+            tracing::warn!(
+                "commands have network access: this machine allows neither namespaces nor seccomp"
+            );
+        }
+        if let Some(why) = self.overbooked() {
+            tracing::warn!(why, "commands may take the agent's memory");
+        }
+    }
+
+    /// Why memory could run out for the agent, too, if it could.
+    fn overbooked(&self) -> Option<String> {
+        self.bounds.whole.overbooked(self.bounds.at_once, self.bounds.limits.memory)
+    }
+
+    /// Checks that what is required is in force.
+    ///
+    /// # Errors
+    /// One line with each protection that isn't, and why.
+    pub fn require(&self, required: &Required) -> Result<(), String> {
+        let why = |protection: &Protection| {
+            self.lacks(*protection).map(|why| format!("{}: {why}", protection.name()))
+        };
+        let missing: Vec<String> = required.0.iter().filter_map(why).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("--require-sandbox: not in force here: {}", missing.join("; ")))
+    }
+
+    fn lacks(&self, protection: Protection) -> Option<String> {
+        if protection == Protection::Memory {
+            return self.overbooked();
+        }
+        if self.plan.has(protection) {
+            return None;
+        }
+        if protection == Protection::Files {
+            return Some(
+                "the kernel's Landlock is missing or switched off (Linux has it since 5.13, with landlock in lsm=)"
+                    .to_owned(),
+            );
+        }
+        let refused = self.refused.iter().find(|(plan, _)| plan.has(protection));
+        let why = refused.map_or("there is no way to it", |(_, why)| why.trim());
+        // Programs' last words may be many.
+        let why: String = why.lines().next_back().unwrap_or_default().chars().take(200).collect();
+        Some(match protection {
+            Protection::Processes => format!(
+                "no namespaces ({why}), no user of its own, and no Landlock of Linux 6.12 or later"
+            ),
+            _ => format!("neither namespaces nor seccomp ({why})"),
+        })
+    }
+
+    /// Runs `command` in `dir`, as `user` where the plan says so, when it is its turn. Dropping the future kills
+    /// it with all its processes.
     ///
     /// # Errors
     /// When it could not be started. A command that fails is an outcome.
@@ -90,18 +197,13 @@ impl Sandbox {
         user: u32,
         command: Vec<String>,
     ) -> std::io::Result<Outcome> {
-        let spec = Spec {
-            dir: dir.to_owned(),
-            command,
-            plan: self.plan,
-            user: self.plan.own_user.then_some(user),
-            limits: self.limits,
-        };
+        let _turn = self.turns.acquire().await.map_err(std::io::Error::other)?;
+        let spec = self.spec(dir, user, command);
         let (mut child, mut control, mut pipe) = start(self.plan.namespaces)?;
         let mut line = serde_json::to_vec(&spec)?;
         line.push(b'\n');
         let mut kept = Kept::default();
-        let whole = timeout(self.limits.time + CLEAN_UP, async {
+        let whole = timeout(spec.limits.time + CLEAN_UP, async {
             control.write_all(&line).await?;
             let mut report = Vec::new();
             {
@@ -119,7 +221,20 @@ impl Sandbox {
         });
         let report =
             whole.await.map_err(|_| std::io::Error::other("the supervisor did not end"))??;
-        outcome(&report, &kept)
+        outcome(&report, &kept, &spec.limits)
+    }
+
+    fn spec(&self, dir: &Path, user: u32, command: Vec<String>) -> Spec {
+        let plan = self.plan;
+        Spec {
+            dir: dir.to_owned(),
+            command,
+            plan,
+            user: plan.own_user.then_some(user),
+            limits: self.bounds.limits,
+            place: self.place.clone().filter(|_| plan.cgroup),
+            container: self.bounds.whole.container().cloned().filter(|_| !plan.cgroup),
+        }
     }
 }
 
@@ -141,7 +256,7 @@ fn start(namespaces: Namespaces) -> std::io::Result<(Child, UnixStream, pipe::Re
     Ok((child, UnixStream::from_std(ours)?, pipe::Receiver::from_owned_fd(reader.into())?))
 }
 
-fn outcome(report: &[u8], kept: &Kept) -> std::io::Result<Outcome> {
+fn outcome(report: &[u8], kept: &Kept, limits: &Limits) -> std::io::Result<Outcome> {
     let Ok(report) = serde_json::from_slice::<Report>(report) else {
         let why = format!("the supervisor failed: {}", kept.text().trim());
         return Err(std::io::Error::other(why));
@@ -153,11 +268,24 @@ fn outcome(report: &[u8], kept: &Kept) -> std::io::Result<Outcome> {
         exit: report.exit,
         signal: report.signal,
         timed_out: report.timed_out,
+        killed: report.over.map(|over| explain(over, limits)),
         time: report.time,
         cpu: report.cpu,
         peak_memory: report.peak_memory,
         output: kept.text(),
     })
+}
+
+fn explain(over: Over, limits: &Limits) -> String {
+    match over {
+        Over::Memory => format!("over its memory limit of {} MiB", limits.memory >> 20),
+        Over::Container => "the agent and its commands together ran out of memory".to_owned(),
+        Over::Disk => format!(
+            "its workspace grew over its limit of {} MiB or {} files; remove what is not needed",
+            limits.disk.bytes >> 20,
+            limits.disk.files
+        ),
+    }
 }
 
 /// The beginning and the end of an output of any length.

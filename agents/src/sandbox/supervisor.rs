@@ -3,24 +3,26 @@
 //! kills whatever is left. Standard input is the socket.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, wait};
+use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use super::{Namespaces, PATH, Report, Spec, confine};
+use super::cgroup::Group;
+use super::processes::end_all;
+use super::watch::{End, Watch};
+use super::{Namespaces, Over, PATH, Report, Spec, confine, filter, processes};
 
 const ENTER: &str = "sandbox-enter";
 const RUN: &str = "sandbox-run";
 /// Largest order, bytes: a command and its paths.
 const MAX_SPEC: usize = 1 << 20;
-/// How often a command is looked at where the kernel has no process descriptors.
-const TICK: Duration = Duration::from_millis(20);
+/// Attempts to remove a cgroup, a millisecond apart: the kernel takes a moment to let go of the dead.
+const REMOVALS: u32 = 1000;
 
 /// The arguments that make this program a supervisor.
 pub(super) fn arguments(namespaces: Namespaces) -> &'static [&'static str] {
@@ -76,30 +78,41 @@ fn run() -> io::Result<()> {
     let spec = order(&mut agent)?;
     // Orphans of the command come to this process, so that they can be found and killed.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    // Where memory runs out, the kernel is to take the command and not the agent.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let started = Instant::now();
-    let report = match start(&spec) {
-        Ok(child) => {
-            let ended = watch(child, &agent, started + spec.limits.time);
-            let time = started.elapsed();
-            // With a namespace of its own, this process is its first, and the kernel ends all others with it.
-            if spec.plan.namespaces == Namespaces::None {
-                end_all();
-            }
-            report(ended?, time)
-        }
-        Err(error) => Report {
-            exit: None,
-            signal: None,
-            timed_out: false,
-            time: started.elapsed(),
-            cpu: Duration::ZERO,
-            peak_memory: 0,
-            error: Some(format!("cannot run {}: {error}", spec.command[0])),
-        },
-    };
+    let report = supervise(&spec, &agent, started).unwrap_or_else(|error| Report {
+        time: started.elapsed(),
+        error: Some(format!("cannot run {}: {error}", spec.command[0])),
+        ..Report::default()
+    });
     agent.write_all(&serde_json::to_vec(&report)?)
+}
+
+fn supervise(spec: &Spec, agent: &UnixStream, started: Instant) -> io::Result<Report> {
+    let group = spec.place.as_ref().map(|place| place.make(&spec.limits)).transpose()?;
+    let ended = start(spec, group.as_ref()).and_then(|child| {
+        let mut watch = Watch::new(spec, group.as_ref(), started);
+        let end = watch.until_end(child, agent);
+        let time = started.elapsed();
+        end_all(spec.plan.apart(), || group.iter().for_each(Group::kill));
+        let (status, mut end) = end?;
+        if group.as_ref().is_some_and(Group::ran_out) {
+            end = End::Over(Over::Memory);
+        }
+        Ok(report(status, end, time))
+    });
+    group.iter().for_each(remove);
+    ended
+}
+
+/// Removes a cgroup once the kernel is done with those who were in it.
+fn remove(group: &Group) {
+    for _ in 0..REMOVALS {
+        if group.remove() {
+            return;
+        }
+        group.kill();
+        processes::pause();
+    }
 }
 
 /// The order, one line. Read byte by byte: nothing after it belongs to this process.
@@ -119,13 +132,14 @@ fn order(agent: &mut UnixStream) -> io::Result<Spec> {
     if spec.command.is_empty() { Err(io::Error::other("no command")) } else { Ok(spec) }
 }
 
-fn start(spec: &Spec) -> io::Result<Child> {
+fn start(spec: &Spec, group: Option<&Group>) -> io::Result<Child> {
     let mut files = spec.plan.landlock.then(|| confine::files(&spec.dir)).transpose()?;
-    let filter = spec.plan.seccomp.then(confine::no_network).transpose()?;
+    let filter = spec.plan.seccomp.then(|| filter::programs(spec.plan)).transpose()?;
+    let mut door = group.map(Group::door).transpose()?;
     // A user or a user namespace of its own starts at nothing; else the kernel counts what the user runs already.
-    let apart = spec.user.is_some() || spec.plan.namespaces == Namespaces::Unprivileged;
-    let processes_now = if apart { 0 } else { processes_of_this_user() };
-    let limits = spec.limits;
+    let fresh = spec.user.is_some() || spec.plan.namespaces == Namespaces::Unprivileged;
+    let processes_now = if fresh { 0 } else { processes::of_this_user() };
+    let (limits, user) = (spec.limits, spec.user);
     let mut command = Command::new(&spec.command[0]);
     command
         .args(&spec.command[1..])
@@ -135,18 +149,24 @@ fn start(spec: &Spec) -> io::Result<Child> {
         .env("HOME", &spec.dir)
         .env("TMPDIR", &spec.dir)
         .stdin(Stdio::null());
-    if let Some(user) = spec.user {
-        command.uid(user).gid(user);
-    }
     let confine = move || {
         rustix::process::setsid()?;
-        confine::limit(&limits, processes_now)?;
+        confine::stand_back();
+        if let Some(door) = &mut door {
+            door.write_all(b"0")?;
+        }
+        confine::limit(&limits, processes_now, door.is_some())?;
+        if let Some(user) = user {
+            confine::become_user(user)?;
+        }
+        // Ends the command, if not what it started, when somebody kills this supervisor.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if let Some(files) = files.take() {
             files.restrict_self().map_err(io::Error::other)?;
         }
         confine::no_privileges()?;
-        if let Some(filter) = &filter {
-            seccompiler::apply_filter(filter).map_err(io::Error::other)?;
+        for program in filter.iter().flatten() {
+            seccompiler::apply_filter(program).map_err(io::Error::other)?;
         }
         Ok(())
     };
@@ -159,114 +179,18 @@ fn start(spec: &Spec) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Waits for the first of: the command's end, the end of its time, the agent's leaving. Returns how the command ended,
-/// and whether its time was up.
-fn watch(
-    mut child: Child,
-    agent: &UnixStream,
-    deadline: Instant,
-) -> io::Result<(ExitStatus, bool)> {
-    let pid = Pid::from_child(&child);
-    let process = pidfd_open(pid, PidfdFlags::empty()).ok();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((status, false));
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timed_out = left.is_zero();
-        if timed_out || agent_left(agent, process.as_ref(), left)? {
-            let _ = kill_process(pid, Signal::KILL);
-            return Ok((child.wait()?, timed_out));
-        }
-    }
-}
-
-fn report((status, timed_out): (ExitStatus, bool), time: Duration) -> Report {
+fn report(status: ExitStatus, end: End, time: Duration) -> Report {
     let (cpu, peak_memory) = used();
     Report {
         exit: status.code(),
         signal: status.signal(),
-        timed_out,
+        timed_out: end == End::TimedOut,
+        over: if let End::Over(over) = end { Some(over) } else { None },
         time,
         cpu,
         peak_memory,
         error: None,
     }
-}
-
-/// Sleeps until something happens; whether that is the agent's end of the socket closing.
-fn agent_left(agent: &UnixStream, process: Option<&OwnedFd>, left: Duration) -> io::Result<bool> {
-    let left = if process.is_some() { left } else { left.min(TICK) };
-    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    let mut watched = vec![PollFd::new(agent, PollFlags::IN | PollFlags::HUP)];
-    if let Some(process) = process {
-        watched.push(PollFd::new(process, PollFlags::IN));
-    }
-    match poll(&mut watched, Some(&timeout)) {
-        // After its order the agent says nothing more: whatever comes is the end.
-        Ok(_) => Ok(!watched[0].revents().is_empty()),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Kills every process below this one, until there is none: orphans come up here and are seen in the next round.
-fn end_all() {
-    loop {
-        for pid in descendants() {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-        loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => return,
-            }
-        }
-        #[expect(clippy::disallowed_methods, reason = "a process without a runtime")]
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Everything below this process, by the parents that `/proc` names.
-fn descendants() -> Vec<Pid> {
-    let me = rustix::process::getpid().as_raw_nonzero().get();
-    let parents: Vec<(i32, i32)> = statuses().filter_map(|text| parent(&text)).collect();
-    let mut below = vec![me];
-    let mut at = 0;
-    while at < below.len() {
-        let pid = below[at];
-        let new = parents.iter().filter(|(child, up)| *up == pid && !below.contains(child));
-        let new: Vec<i32> = new.map(|(child, _)| *child).collect();
-        below.extend(new);
-        at += 1;
-    }
-    below.into_iter().skip(1).filter_map(Pid::from_raw).collect()
-}
-
-fn parent(status: &str) -> Option<(i32, i32)> {
-    Some((number(status, "Pid:")?, number(status, "PPid:")?))
-}
-
-fn number<T: std::str::FromStr>(status: &str, field: &str) -> Option<T> {
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// `/proc/PID/status` of every process.
-fn statuses() -> impl Iterator<Item = String> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok())
-}
-
-fn processes_of_this_user() -> u64 {
-    let me = rustix::process::getuid().as_raw();
-    statuses()
-        .filter(|status| number(status, "Uid:") == Some(me))
-        .filter_map(|status| number::<u64>(&status, "Threads:"))
-        .sum()
 }
 
 /// CPU time, and the largest process's peak memory in bytes, of everything that was waited for.

@@ -171,9 +171,15 @@ impl Leaf {
 
     /// Kills what is still in it and removes it; false while the kernel isn't done.
     pub(super) fn remove(&self) -> bool {
-        for pid in members(&self.dir) {
-            // It may be gone by now.
-            let _ = kill_process(pid, Signal::KILL);
+        // A replica may have divided its own, as the coding agent does for its commands.
+        for dir in below(&self.dir).chain([self.dir.clone()]) {
+            for pid in members(&dir) {
+                // It may be gone by now.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            if dir != self.dir {
+                let _ = fs::remove_dir(dir);
+            }
         }
         match fs::remove_dir(&self.dir) {
             Ok(()) => true,
@@ -210,11 +216,20 @@ fn put(file: &Path, value: &str) -> io::Result<()> {
 
 /// Removes one of our groups and what is in it, as far as it is empty.
 fn remove_tree(dir: &Path) {
-    let leaves = fs::read_dir(dir).into_iter().flatten().flatten();
-    for leaf in leaves.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        let _ = fs::remove_dir(leaf.path());
+    for leaf in below(dir) {
+        for part in below(&leaf) {
+            let _ = fs::remove_dir(part);
+        }
+        let _ = fs::remove_dir(leaf);
     }
     let _ = fs::remove_dir(dir);
+}
+
+/// The groups directly in one.
+fn below(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.map(|entry| entry.path())
 }
 
 /// Removes the groups of yards that are no more.
@@ -250,6 +265,7 @@ mod tests {
         let dir = group.dir.clone();
         assert!(leaf.usage().is_some_and(|bytes| bytes < 32 << 20));
         assert_eq!(leaf.oom_kills(), 0);
+        fs::create_dir(dir.join("a-1/of-its-own")).unwrap();
         assert!(leaf.remove());
         drop(group);
         assert!(!dir.exists());
