@@ -65,6 +65,8 @@ enum Over {
     Memory,
     /// The memory that the agent and all commands have together.
     Container,
+    /// Its processes.
+    Processes,
     /// Its workspace's disk space or files.
     Disk,
 }

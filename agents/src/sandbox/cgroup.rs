@@ -29,6 +29,8 @@ pub(super) enum Version {
 pub(super) struct Place {
     version: Version,
     dir: PathBuf,
+    /// The agent's process: other agents may make theirs in the same place.
+    owner: u32,
 }
 
 /// One command's cgroup.
@@ -102,7 +104,7 @@ impl Place {
 
     /// A cgroup with the limits of one command.
     pub(super) fn make(&self, limits: &Limits) -> io::Result<Group> {
-        let name = format!("{PREFIX}{}", uuid::Uuid::now_v7().simple());
+        let name = format!("{PREFIX}{}-{}", self.owner, uuid::Uuid::now_v7().simple());
         let group = Group { version: self.version, dir: self.dir.join(name) };
         fs::create_dir(&group.dir)?;
         group.limit(limits).inspect_err(|_| {
@@ -111,10 +113,12 @@ impl Place {
         Ok(group)
     }
 
-    /// Removes what commands left whose supervisor was killed. A cgroup with processes stays.
+    /// Removes what commands left whose agent and supervisor were killed. A cgroup with processes stays.
     fn remove_stale(&self) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
                 let _ = fs::remove_dir(entry.path());
             }
         }
@@ -190,16 +194,29 @@ impl Container {
         Mount::all().iter().filter_map(Mount::narrowest).min_by_key(|found| found.limit)
     }
 
-    /// Bytes in use that the kernel cannot get back by giving up files' pages.
-    pub(super) fn used(&self) -> Option<u64> {
-        let (current, cached) = match self.version {
-            Version::One => ("memory.usage_in_bytes", ["total_inactive_file", "total_active_file"]),
-            Version::Two => ("memory.current", ["inactive_file", "active_file"]),
+    /// Whether less than so many bytes are left. What the kernel would give up, files' pages, counts as left.
+    pub(super) fn leaves_less_than(&self, bytes: u64) -> bool {
+        let full = self.limit.saturating_sub(bytes);
+        // The second figure costs the kernel more than the first.
+        self.charged().is_some_and(|all| all > full) && self.used().is_some_and(|used| used > full)
+    }
+
+    fn charged(&self) -> Option<u64> {
+        let file = match self.version {
+            Version::One => "memory.usage_in_bytes",
+            Version::Two => "memory.current",
         };
-        let all: u64 = fs::read_to_string(self.dir.join(current)).ok()?.trim().parse().ok()?;
+        fs::read_to_string(self.dir.join(file)).ok()?.trim().parse().ok()
+    }
+
+    fn used(&self) -> Option<u64> {
+        let cached = match self.version {
+            Version::One => ["total_inactive_file", "total_active_file"],
+            Version::Two => ["inactive_file", "active_file"],
+        };
         let stat = fs::read_to_string(self.dir.join("memory.stat")).ok()?;
         let cached: u64 = cached.iter().filter_map(|key| field(&stat, key)).sum();
-        Some(all.saturating_sub(cached))
+        Some(self.charged()?.saturating_sub(cached))
     }
 }
 
@@ -255,7 +272,8 @@ impl Mount {
 
     fn own(&self) -> Option<Place> {
         let dir = if self.own.is_dir() { &self.own } else { &self.point };
-        dir.is_dir().then(|| Place { version: self.version, dir: dir.clone() })
+        let owner = std::process::id();
+        dir.is_dir().then(|| Place { version: self.version, dir: dir.clone(), owner })
     }
 
     fn narrowest(&self) -> Option<Container> {
@@ -323,5 +341,6 @@ mod tests {
         fs::write(below.join("memory.stat"), "anon 1\nactive_file 300\ninactive_file 100\n")
             .unwrap();
         assert_eq!(found.used(), Some(500));
+        assert!(found.leaves_less_than(600) && !found.leaves_less_than(500));
     }
 }

@@ -1,13 +1,14 @@
 //! What a process can give up for itself before it becomes the command.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, Scope, path_beneath_rules,
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{FILE_SIZE, Limits, OPEN_FILES};
@@ -159,7 +160,30 @@ pub(super) fn become_user(user: u32) -> io::Result<()> {
 
 /// Comes after the agent, where there is too little of something.
 pub(super) fn stand_back() {
+    // What may not be looked at may not be written to either; the command's own program sets this anew.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     // Where memory runs out, the kernel is to take the command and not the agent. Neither is worth failing for.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    let _ = rustix::process::setpriority_process(None, NICE);
+    if let Ok(nice) = rustix::process::getpriority_process(None) {
+        let _ = rustix::process::setpriority_process(None, nice + NICE);
+    }
+}
+
+/// Lets the command have no descriptor but the first three. Whoever started the agent may have left it some, by which a
+/// file or a socket could be reached that no path leads to.
+pub(super) fn no_descriptors() -> io::Result<()> {
+    let numbers: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        // SAFETY: it is only marked, whoever owns it; one that is closed by now, as the listing's own, is an error.
+        #[allow(unsafe_code)]
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        match rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC) {
+            Ok(()) | Err(rustix::io::Errno::BADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

@@ -91,6 +91,17 @@ const ABSENT_IPC: &[libc::c_long] = &[libc::SYS_shmget, libc::SYS_msgget, libc::
 /// Likewise, where memory is counted by process: a file in memory is no process's.
 const ABSENT_MEMORY: &[libc::c_long] = &[libc::SYS_memfd_create, libc::SYS_memfd_secret];
 
+/// What changes another process of the same user, and the arguments that must be zero for it to be the caller itself.
+/// Refused otherwise where nothing else keeps a command from the agent: no other user, no namespace.
+const FOREIGN: &[(libc::c_long, &[u8])] = &[
+    (libc::SYS_prlimit64, &[0]),
+    (libc::SYS_sched_setaffinity, &[0]),
+    (libc::SYS_sched_setscheduler, &[0]),
+    (libc::SYS_sched_setparam, &[0]),
+    (libc::SYS_sched_setattr, &[0]),
+    (libc::SYS_setpriority, &[0, 1]),
+    (libc::SYS_ioprio_set, &[1]),
+];
 /// Each of these makes a namespace (CLONE_NEWTIME is unshare's and clone3's only).
 const NEW_NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNS,
@@ -111,7 +122,10 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 pub(super) fn programs(plan: Plan) -> io::Result<[BpfProgram; 2]> {
     let build = || {
         let refuse = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
-        Ok([program(denied()?, refuse(libc::EPERM))?, program(absent(plan), refuse(libc::ENOSYS))?])
+        Ok([
+            program(denied(plan)?, refuse(libc::EPERM))?,
+            program(absent(plan), refuse(libc::ENOSYS))?,
+        ])
     };
     build().map_err(|error: seccompiler::Error| io::Error::other(error))
 }
@@ -121,7 +135,7 @@ fn program(rules: Rules, action: SeccompAction) -> Result<BpfProgram, seccompile
     Ok(SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?)
 }
 
-fn denied() -> Result<Rules, seccompiler::Error> {
+fn denied(plan: Plan) -> Result<Rules, seccompiler::Error> {
     let mut rules = Rules::new();
     for call in DENIED.iter().chain(DENIED_HERE) {
         insert(&mut rules, *call, &[]);
@@ -152,6 +166,13 @@ fn denied() -> Result<Rules, seccompiler::Error> {
         .map(|request| SeccompRule::new(vec![where_(1, SeccompCmpOp::Eq, *request)?]));
     let typing: Vec<SeccompRule> = typing.collect::<Result<_, _>>()?;
     insert(&mut rules, libc::SYS_ioctl, &typing);
+    for (call, arguments) in FOREIGN.iter().filter(|_| !plan.apart() && !plan.own_user) {
+        let other = arguments
+            .iter()
+            .map(|argument| SeccompRule::new(vec![where_(*argument, SeccompCmpOp::Ne, 0)?]));
+        let other: Vec<SeccompRule> = other.collect::<Result<_, _>>()?;
+        insert(&mut rules, *call, &other);
+    }
     Ok(rules)
 }
 

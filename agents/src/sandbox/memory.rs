@@ -63,12 +63,17 @@ fn machine() -> Option<u64> {
 /// Whether the processes below this one have more than `limit` together, or the container so much that the agent is next.
 /// The second is for memory that is no process's: files in memory, pipes.
 pub(super) fn over(limit: u64, container: Option<&Container>) -> Option<Over> {
-    if processes::memory(limit) > limit {
-        return Some(Over::Memory);
+    let below = processes::below();
+    if processes::resident(&below) > limit {
+        // What forks share was counted for each. To know better takes time and locks of the command's, which is
+        // not to be spent when the rest of the container is what the agent needs.
+        let tight = container.is_some_and(|found| found.leaves_less_than(AGENT_NEEDS));
+        if tight || processes::proportional(&below) > limit {
+            return Some(Over::Memory);
+        }
     }
-    let container = container?;
-    let full = container.limit.saturating_sub(AGENT_NEEDS / 4);
-    (container.used()? > full).then_some(Over::Container)
+    let full = container?.leaves_less_than(AGENT_NEEDS / 4);
+    full.then_some(Over::Container)
 }
 
 #[cfg(test)]

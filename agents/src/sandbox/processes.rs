@@ -57,25 +57,23 @@ fn by_parents() -> Vec<i32> {
     below.split_off(1)
 }
 
-/// Memory of everything below this process, bytes: each page once if that makes the difference to `limit`, else, which
-/// is cheaper, once for each process that has it.
-pub(super) fn memory(limit: u64) -> u64 {
-    let below = below();
-    let resident: u64 = below.iter().filter_map(|pid| resident(*pid)).sum();
-    if resident <= limit {
-        return resident;
-    }
-    // Where its own part may not be read, a process counts whole.
-    below.iter().filter_map(|pid| proportional(*pid).or_else(|| self::resident(*pid))).sum()
+/// Resident memory of all of these, bytes; pages that several have count for each.
+pub(super) fn resident(pids: &[i32]) -> u64 {
+    pids.iter().filter_map(|pid| resident_of(*pid)).sum()
 }
 
-fn resident(pid: i32) -> Option<u64> {
+/// Memory of all of these, bytes; each page counts once. Where its own part may not be read, a process counts whole.
+pub(super) fn proportional(pids: &[i32]) -> u64 {
+    pids.iter().filter_map(|pid| proportional_of(*pid).or_else(|| resident_of(*pid))).sum()
+}
+
+fn resident_of(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
-fn proportional(pid: i32) -> Option<u64> {
+fn proportional_of(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     number::<u64>(&text, "Pss:").map(|kib| kib * 1024)
 }
@@ -164,9 +162,9 @@ mod tests {
         for below in [children_of_children().unwrap(), by_parents()] {
             assert!(below.contains(&shell_pid) && below.contains(&grandchild[0]), "{below:?}");
         }
-        let shell_memory = resident(shell_pid).unwrap();
-        assert!(memory(u64::MAX) >= shell_memory && memory(0) > 0);
-        assert!(proportional(shell_pid).unwrap() <= shell_memory);
+        let both = [shell_pid, grandchild[0]];
+        assert!(resident(&both) > resident(&both[..1]));
+        assert!((1..resident(&both)).contains(&proportional(&both)));
         kill_process(Pid::from_raw(grandchild[0]).unwrap(), Signal::KILL).unwrap();
         shell.kill().unwrap();
         shell.wait().unwrap();

@@ -125,7 +125,6 @@ impl Plan {
     pub(super) fn candidates(cgroup: bool) -> Vec<Self> {
         let (landlock, scoped) = (confine::landlock_works(), confine::landlock_scopes());
         let root = rustix::process::geteuid().is_root();
-        let with = if root { Namespaces::Privileged } else { Namespaces::Unprivileged };
         let plan = |own_user, namespaces, seccomp| Self {
             own_user,
             namespaces,
@@ -134,23 +133,26 @@ impl Plan {
             scoped,
             cgroup: false,
         };
-        let mut plans = vec![
-            plan(false, with, true),
-            plan(false, with, false),
-            plan(false, Namespaces::None, true),
-            plan(false, Namespaces::None, false),
-        ];
-        if root {
-            let own: Vec<_> = plans.iter().map(|plan| Self { own_user: true, ..*plan }).collect();
-            plans.splice(0..0, own);
-        }
+        let kinds: &[_] = match root {
+            // Root without capabilities, as in some containers, may still make what anybody may.
+            true => &[Namespaces::Privileged, Namespaces::Unprivileged, Namespaces::None],
+            false => &[Namespaces::Unprivileged, Namespaces::None],
+        };
+        let users: &[_] = if root { &[true, false] } else { &[false] };
+        let with = |own_user: bool| {
+            // A user namespace of root's has no other users to become.
+            let kinds =
+                kinds.iter().filter(move |it| !own_user || **it != Namespaces::Unprivileged);
+            kinds.flat_map(move |kind| [true, false].map(|seccomp| plan(own_user, *kind, seccomp)))
+        };
+        let plans = users.iter().flat_map(|own_user| with(*own_user));
         let both = |plan: Self| {
             // A command that could write to its cgroup's files would only be asked to keep its limit.
             let kept = cgroup && (plan.landlock || plan.own_user);
             let with = kept.then_some(Self { cgroup: true, ..plan });
             with.into_iter().chain([plan])
         };
-        plans.into_iter().flat_map(both).collect()
+        plans.flat_map(both).collect()
     }
 }
 

@@ -280,6 +280,7 @@ fn explain(over: Over, limits: &Limits) -> String {
     match over {
         Over::Memory => format!("over its memory limit of {} MiB", limits.memory >> 20),
         Over::Container => "the agent and its commands together ran out of memory".to_owned(),
+        Over::Processes => format!("over its limit of {} processes", limits.processes),
         Over::Disk => format!(
             "its workspace grew over its limit of {} MiB or {} files; remove what is not needed",
             limits.disk.bytes >> 20,

@@ -9,7 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::UnshareFlags;
 
 use super::cgroup::Group;
@@ -69,11 +69,18 @@ fn enter(unprivileged: bool) -> io::Result<()> {
         std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1", uid = uid.as_raw()))?;
         std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1", gid = gid.as_raw()))?;
     }
+    hide()?;
     let status = Command::new("/proc/self/exe").arg(RUN).arg0("agent-sandbox").status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other("the supervisor failed")) }
 }
 
+/// Keeps a command of the same user from this process's memory, by which it would get out.
+fn hide() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
 fn run() -> io::Result<()> {
+    hide()?;
     let mut agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let spec = order(&mut agent)?;
     // Orphans of the command come to this process, so that they can be found and killed.
@@ -152,6 +159,7 @@ fn start(spec: &Spec, group: Option<&Group>) -> io::Result<Child> {
     let confine = move || {
         rustix::process::setsid()?;
         confine::stand_back();
+        confine::no_descriptors()?;
         if let Some(door) = &mut door {
             door.write_all(b"0")?;
         }

@@ -21,8 +21,10 @@ const MEMORY_KILLED: Duration = Duration::from_millis(50);
 const DISK: Duration = Duration::from_millis(250);
 /// How often a command is looked at where the kernel has no process descriptors.
 const TICK: Duration = Duration::from_millis(20);
-/// How much longer than a look took until the next one: all of it stays below a tenth of a CPU.
-const REST: u32 = 9;
+/// How many times as long as a look took it is until the next one. Memory grows meanwhile: half a CPU at most.
+const MEMORY_REST: u32 = 1;
+/// And here a tenth.
+const DISK_REST: u32 = 9;
 
 /// Why a command is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(super) struct Watch<'a> {
     group: Option<&'a Group>,
     deadline: Instant,
     memory: Pace,
+    /// Where the kernel doesn't count them: it does so by user, but never root's.
+    processes: Option<Pace>,
     disk: Pace,
     /// The bound, or what there was at the start: a command that makes room must be able to run.
     disk_bound: Space,
@@ -51,12 +55,14 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     pub(super) fn new(spec: &'a Spec, group: Option<&'a Group>, started: Instant) -> Self {
         let bound = spec.limits.disk;
+        let uncounted = spec.user.is_none() && rustix::process::getuid().is_root();
         Self {
             spec,
             group,
             deadline: started + spec.limits.time,
-            memory: Pace::new(if group.is_some() { MEMORY_KILLED } else { MEMORY }),
-            disk: Pace::new(DISK),
+            memory: Pace::new(if group.is_some() { MEMORY_KILLED } else { MEMORY }, MEMORY_REST),
+            processes: uncounted.then(|| Pace::new(MEMORY, MEMORY_REST)),
+            disk: Pace::new(DISK, DISK_REST),
             disk_bound: bound.max(measure(&spec.dir, bound, false)),
         }
     }
@@ -92,6 +98,7 @@ impl<'a> Watch<'a> {
             return Ok(Some(End::Over(over)));
         }
         let next = self.deadline.min(self.memory.next).min(self.disk.next);
+        let next = self.processes.as_ref().map_or(next, |pace| next.min(pace.next));
         let left = agent_left(agent, process, next.saturating_duration_since(Instant::now()))?;
         Ok(left.then_some(End::Left))
     }
@@ -102,7 +109,11 @@ impl<'a> Watch<'a> {
             Some(group) => group.ran_out().then_some(Over::Memory),
             None => memory::over(spec.limits.memory, spec.container.as_ref()),
         });
-        memory.or_else(|| {
+        let many = self.processes.as_mut().and_then(|pace| {
+            let most = spec.limits.processes;
+            pace.look(|| (processes::below().len() as u64 > most).then_some(Over::Processes))
+        });
+        memory.or(many).or_else(|| {
             let exceeds = || measure(&spec.dir, bound, false).exceeds(bound);
             self.disk.look(|| exceeds().then_some(Over::Disk))
         })
@@ -112,12 +123,13 @@ impl<'a> Watch<'a> {
 /// When something is looked at again.
 struct Pace {
     every: Duration,
+    rest: u32,
     next: Instant,
 }
 
 impl Pace {
-    fn new(every: Duration) -> Self {
-        Self { every, next: Instant::now() + every }
+    fn new(every: Duration, rest: u32) -> Self {
+        Self { every, rest, next: Instant::now() + every }
     }
 
     fn look<T>(&mut self, look: impl FnOnce() -> Option<T>) -> Option<T> {
@@ -127,7 +139,7 @@ impl Pace {
         }
         let seen = look();
         let end = Instant::now();
-        self.next = end + self.every.max((end - begun) * REST);
+        self.next = end + self.every.max((end - begun) * self.rest);
         seen
     }
 }

@@ -40,7 +40,7 @@ async fn a_client_that_leaves_ends_the_whole_tree() {
 
 #[tokio::test]
 async fn without_namespaces_too() {
-    let agent = agent("coding").with(crate::sandbox::no_namespaces).start().await;
+    let agent = agent("coding").with(crate::levels::no_namespaces).start().await;
     assert_ne!(agent.ask("x").await["metadata"]["sandbox"]["processes"], "namespace");
     leaves(&agent, true).await;
     leaves(&agent, false).await;

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod drain;
+mod escape;
 mod fallback;
 mod harness;
 mod idempotency;
 mod leaving;
+mod levels;
 mod memory;
 mod model_server;
+mod oom;
 mod openai_sdk;
 mod provider;
 mod qa;
