@@ -1,8 +1,11 @@
 //! The `coding` agent: works on a task in a workspace with tools, in a bounded loop of model calls. Without a model
 //! it runs the fenced code blocks of the input, in the same sandbox.
 
+mod beneath;
 mod blocks;
+mod edit;
 mod files;
+mod search;
 mod tools;
 mod workspace;
 
@@ -26,8 +29,8 @@ use workspace::{Lease, MAX_SESSIONS, Workspaces};
 /// Most blocks that are run without a model.
 const MAX_BLOCKS: usize = 16;
 const PROMPT: &str = "You are a careful programmer. You work in a workspace, which is a folder of its own, with the \
-tools list, read, write and run. Paths are relative to it. Commands have no network and little time. Try out what \
-you write before you say that it works. When the task is done, answer briefly: what you did, and what you saw.";
+tools list, read, search, write, edit and run. Paths are relative to it. Commands have no network and little time. Try \
+out what you write before you say that it works. When the task is done, answer briefly: what you did, and what you saw.";
 
 /// An image without a shell is the usual reason why no command can be run: said by its name.
 fn has_shell(shell: &Path) -> Result<(), String> {
@@ -160,9 +163,8 @@ async fn run_block(
     events.send(Event::ToolCall(told)).await;
     let ran = async {
         let interpreter = block.interpreter()?;
-        let (name, code) = (format!("{id}.{}", interpreter.ending), block.code.clone());
-        let file = name.clone();
-        tools.files(move |files| files.write(&file, &code)).await?;
+        let name = format!("{id}.{}", interpreter.ending);
+        tools.write(name.clone(), block.code.clone()).await?;
         tools.run(vec![interpreter.program, name]).await
     };
     let (text, run, ok, output) = match ran.await {

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::sync::RwLock;
+
+use crate::sandbox::disk::Space;
 
 /// Most sessions at once; each may hold files, so that this bounds the disk as well.
 pub(crate) const MAX_SESSIONS: usize = 64;
@@ -40,7 +43,10 @@ pub(crate) struct Session {
     pub(crate) dir: PathBuf,
     /// Whom its files belong to where commands run as users of their own.
     pub(crate) user: u32,
-    used: Mutex<Instant>,
+    /// Held by who reads files, or alone by who changes one.
+    pub(crate) files: Arc<RwLock<()>>,
+    used: Mutex<Option<Space>>,
+    last: Mutex<Instant>,
 }
 
 /// The use of a session. One without a name ends with it.
@@ -125,7 +131,8 @@ impl Workspaces {
         if own_user {
             std::os::unix::fs::chown(&dir, Some(user), Some(user))?;
         }
-        Ok(Session { dir, user, used: Mutex::new(Instant::now()) })
+        let last = Mutex::new(Instant::now());
+        Ok(Session { dir, user, files: Arc::default(), used: Mutex::default(), last })
     }
 
     fn remove_idle(&self, idle: Duration) {
@@ -169,14 +176,24 @@ fn remove_longest_idle(sessions: &mut HashMap<String, Arc<Session>>) -> bool {
 }
 
 impl Session {
-    fn last_used(&self) -> Instant {
+    /// What its folder holds, as far as it is known: at most that.
+    pub(crate) fn used(&self) -> Option<Space> {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what it holds in mind; `None` when that has to be found out anew.
+    pub(crate) fn set_used(&self, used: Option<Space>) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
+    }
+
+    fn last_used(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *self.session.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.session.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let Some((workspaces, key)) = &self.unnamed else { return };
         if let Some(workspaces) = workspaces.upgrade() {
             workspaces.sessions().remove(key);
