@@ -195,7 +195,7 @@ pub struct SandboxSettings {
     #[arg(long, env = "AGENT_RUN_PROCESSES", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub run_processes: u64,
     /// coding: most disk space of one workspace, MiB
-    #[arg(long, env = "AGENT_WORKSPACE_MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    #[arg(long, env = "AGENT_WORKSPACE_MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub workspace_mib: u64,
     /// coding: start only where these protections are in force: some of network,files,processes,memory; without a
     /// value, or as `full`, all

@@ -88,7 +88,7 @@ async fn a_conversation_that_does_not_fit_is_cut_and_that_is_said() {
 #[tokio::test]
 async fn a_server_that_finds_it_too_long_is_asked_with_less() {
     let too_long = Script::refuses("400 Bad Request", "too long", "context_length_exceeded");
-    let big = format!(r#"{{"path":"a","content":"{}"}}"#, "word ".repeat(600));
+    let big = format!(r#"{{"path":"a","content":"{}"}}"#, "word ".repeat(1500));
     let server = ModelServer::start(vec![
         Script::calls(&[("write", &big)]),
         Script::calls(&[("read", r#"{"path":"a"}"#)]),
