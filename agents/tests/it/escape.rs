@@ -79,10 +79,10 @@ fn calls() -> BTreeMap<&'static str, i64> {
 
 /// What holds an attempt; by nothing that is named here: what every process without privileges is refused anyway.
 fn held_by(attempt: &str, level: &Level, supervised: bool) -> bool {
-    let Level { namespaces, seccomp, landlock, own_user, .. } = *level;
+    let Level { namespaces, seccomp, landlock, scoped, own_user, .. } = *level;
     match attempt {
         "signal to the agent" | "signal to the agent by descriptor" => {
-            namespaces || landlock || own_user
+            namespaces || scoped || own_user
         }
         "limits of the agent" | "CPUs of the agent" | "priority of the agent" => {
             namespaces || seccomp || own_user
@@ -111,7 +111,7 @@ fn held_by(attempt: &str, level: &Level, supervised: bool) -> bool {
         | "reading /sys" => landlock,
         _ if attempt.starts_with("listing ") => landlock,
         "the agent's port" => namespaces || seccomp,
-        "a local socket by abstract name" => namespaces || seccomp || landlock,
+        "a local socket by abstract name" => namespaces || seccomp || scoped,
         "typing into a terminal" => seccomp || landlock,
         "ptrace of itself"
         | "a local socket by path"

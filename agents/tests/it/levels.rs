@@ -18,6 +18,8 @@ pub(crate) struct Level {
     pub(crate) namespaces: bool,
     pub(crate) seccomp: bool,
     pub(crate) landlock: bool,
+    /// Whether Landlock keeps signals in, too.
+    pub(crate) scoped: bool,
     pub(crate) own_user: bool,
     /// Who the agent is.
     pub(crate) user: u32,
@@ -37,13 +39,53 @@ const ALL: Level = Level {
     namespaces: true,
     seccomp: true,
     landlock: true,
+    scoped: true,
     own_user: true,
     user: 0,
     without: &[],
 };
 
-/// Every level. What needs root to be set up is left out without it, and said.
+/// Every level, less what this machine has none of to take away.
 pub(crate) fn levels() -> Vec<Level> {
+    let (landlock, scoped) = landlock();
+    let made = [false, true].map(namespaces_can_be_made);
+    let here = |level: Level| Level {
+        landlock: level.landlock && landlock,
+        scoped: level.scoped && level.landlock && scoped,
+        namespaces: level.namespaces && made[usize::from(level.user == 0)],
+        ..level
+    };
+    levels_with_everything().into_iter().map(here).collect()
+}
+
+/// Whether this kernel has Landlock, and whether that keeps signals in.
+fn landlock() -> (bool, bool) {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+    let hard = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let files = hard().handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create);
+    let scoped = hard().scope(Scope::from_all(ABI::V6)).and_then(Ruleset::create);
+    if files.is_err() {
+        eprintln!("this kernel has no Landlock: levels with it are as those without");
+    }
+    (files.is_ok(), scoped.is_ok())
+}
+
+fn namespaces_can_be_made(by_root: bool) -> bool {
+    use std::os::unix::process::CommandExt;
+    let root = rustix::process::geteuid().is_root();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--pid", "--net", "--ipc", "--fork"]).stderr(std::process::Stdio::null());
+    if !by_root {
+        command.arg("--user");
+    }
+    if root && !by_root {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.arg("true").status().is_ok_and(|status| status.success())
+}
+
+/// What needs root to be set up is left out without it, and said.
+fn levels_with_everything() -> Vec<Level> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: levels that need root to be set up; run as root to see them all");
         let user = rustix::process::geteuid().as_raw();
@@ -130,7 +172,7 @@ impl Level {
         assert_eq!(said["user"] == "own", self.own_user, "{}: {said}", self.name);
         let processes = match self {
             Self { namespaces: true, .. } => json!("namespace"),
-            Self { own_user: true, .. } | Self { landlock: true, .. } => json!("scoped"),
+            Self { own_user: true, .. } | Self { scoped: true, .. } => json!("scoped"),
             _ => json!("supervised"),
         };
         assert_eq!(said["processes"], processes, "{}: {said}", self.name);
