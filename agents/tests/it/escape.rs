@@ -93,6 +93,14 @@ fn held_by(attempt: &str, level: &Level, supervised: bool) -> bool {
         | "listing the other workspaces" => landlock || own_user,
         // Names only, and it is the same user.
         "descriptors of the agent" | "becoming root" => own_user || level.user != 0,
+        // By their owner, who is root, with or without capabilities.
+        "reading /etc/shadow"
+        | "writing /etc/hosts"
+        | "writing /usr"
+        | "writing /proc/sys"
+        | "writing /proc/sysrq-trigger"
+        | "cgroup files"
+        | "a set-user-ID program" => landlock || own_user || level.user != 0,
         // Landlock has no right for that.
         "permissions of the agent's file" => own_user,
         "reading a public file outside"
