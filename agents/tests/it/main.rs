@@ -12,6 +12,7 @@ mod model_server;
 mod openai_sdk;
 mod provider;
 mod qa;
+mod recall;
 mod redis;
 mod sandbox;
 mod serving;
