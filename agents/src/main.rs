@@ -83,7 +83,8 @@ async fn build(settings: &Settings, metrics: Arc<Metrics>) -> Result<Agent, Stri
     let which = match settings.kind {
         Kind::Qa => {
             let embedder = match settings.embedding()? {
-                Some(embedding) => Model::new(&embedding, Arc::clone(&metrics))?,
+                Some(embedding) => Model::new(&embedding, Arc::clone(&metrics))
+                    .map_err(|line| settings.of_embeddings(&line))?,
                 None => None,
             };
             Which::Qa(Qa::open(&settings.qa, model, embedder, &metrics)?)

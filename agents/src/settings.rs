@@ -197,6 +197,14 @@ impl Settings {
         model.model.clone_from(&self.qa.embedding_model);
         Ok(Some(model))
     }
+
+    /// What is wrong with the embedding model's settings, by the names that they have.
+    pub fn of_embeddings(&self, line: &str) -> String {
+        match self.qa.embedding_base_url {
+            Some(_) => line.replace("OPENAI_BASE_URL", "AGENT_EMBEDDING_BASE_URL"),
+            None => line.to_owned(),
+        }
+    }
 }
 
 /// Where the language model is, and how long it may take.

@@ -290,13 +290,17 @@ async fn without_the_embedding_server_words_alone_are_searched_and_that_is_told(
 }
 
 #[tokio::test]
-async fn embedding_settings_that_are_incomplete_are_one_clear_line() {
-    for (name, value, says) in [
-        ("--embedding-model", "e", "AGENT_EMBEDDING_BASE_URL"),
-        ("--embedding-base-url", "http://127.0.0.1:1/v1", "AGENT_EMBEDDING_MODEL"),
-        ("--index", "/dev/null", "/dev/null"),
+async fn settings_that_are_incomplete_or_wrong_are_one_clear_line() {
+    for (flags, says) in [
+        (vec!["--embedding-model", "e"], "AGENT_EMBEDDING_BASE_URL"),
+        (vec!["--embedding-base-url", "http://127.0.0.1:1/v1"], "AGENT_EMBEDDING_MODEL"),
+        (
+            vec!["--embedding-model", "e", "--embedding-base-url", "localhost:1"],
+            "AGENT_EMBEDDING_BASE_URL",
+        ),
+        (vec!["--index", "/dev/null"], "/dev/null"),
     ] {
-        let (status, said) = agent("qa").flag(name, value).fail().await;
+        let (status, said) = agent("qa").with(|command| _ = command.args(flags)).fail().await;
         assert_eq!(status, Some(1), "{said}");
         let last = said.lines().last().unwrap();
         assert!(last.starts_with("agent: ") && last.contains(says), "{said}");
