@@ -60,7 +60,7 @@ pub enum Event {
 /// A part of the work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Which: `model`, `search`, `block`, `trim`, `mend`, `memory`.
+    /// Which: `model`, `search`, `answer`, `block`, `trim`, `mend`, `memory`.
     pub name: &'static str,
     /// The how many-th of its kind, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -215,6 +215,14 @@ impl Agent {
         self.model().map_or("none", Model::name)
     }
 
+    /// Whether it can work yet.
+    pub fn is_ready(&self) -> bool {
+        match &self.which {
+            Which::Qa(qa) => qa.is_ready(),
+            Which::Coding(_) => true,
+        }
+    }
+
     /// Does the work. Dropping the future ends it at once, with every process that it started.
     ///
     /// # Errors
@@ -266,14 +274,25 @@ impl Agent {
         };
         let own = async {
             Some(match &self.which {
-                Which::Qa(qa) => qa.is_ready(),
+                Which::Qa(qa) => qa.is_whole(),
                 Which::Coding(coding) => coding.is_ready().await,
             })
         };
+        let embeddings = async {
+            match &self.which {
+                Which::Qa(qa) => Some(qa.embedder()?.reachable().await),
+                Which::Coding(_) => None,
+            }
+        };
         let own_name = if matches!(self.which, Which::Qa(_)) { "index" } else { "workspace" };
-        let (model, own, redis) =
-            tokio::join!(in_time(model), in_time(own), in_time(self.store.answers()));
-        let looked = [("model", model), (own_name, own), ("redis", redis)];
+        let (model, own, redis, embeddings) = tokio::join!(
+            in_time(model),
+            in_time(own),
+            in_time(self.store.answers()),
+            in_time(embeddings)
+        );
+        let looked =
+            [("model", model), (own_name, own), ("redis", redis), ("embeddings", embeddings)];
         looked.into_iter().filter_map(|(name, works)| Some((name, works?))).collect()
     }
 

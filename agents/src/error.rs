@@ -43,6 +43,9 @@ pub enum Error {
     /// As many sessions as allowed are in use.
     #[error("all {0} workspaces are in use; try again, or use a session that is open")]
     NoWorkspace(usize),
+    /// The documents are not indexed yet.
+    #[error("the documents are still being indexed; try again")]
+    Indexing,
     /// The request took longer than its time.
     #[error("not done within {} ms, the longest time for one request", .0.as_millis())]
     Timeout(Duration),
@@ -103,6 +106,7 @@ impl Error {
             Self::AtLimit(_) => "at-limit",
             Self::Draining => "draining",
             Self::NoWorkspace(_) => "no-workspace",
+            Self::Indexing => "indexing",
             Self::Timeout(_) => "timeout",
             Self::InputTooLong { .. } => "input-too-long",
             Self::OutputInvalid(_) => "output-invalid",
@@ -125,9 +129,11 @@ impl Error {
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::KeyInUse => StatusCode::CONFLICT,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::AtLimit(_) | Self::Draining | Self::NoWorkspace(_) | Self::DependencyDown(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::AtLimit(_)
+            | Self::Draining
+            | Self::NoWorkspace(_)
+            | Self::Indexing
+            | Self::DependencyDown(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Model(error) => error.status(),
             Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -144,6 +150,7 @@ impl Error {
             Self::AtLimit(_)
             | Self::Draining
             | Self::NoWorkspace(_)
+            | Self::Indexing
             | Self::DependencyDown(_)
             | Self::KeyInUse => Some(Duration::from_secs(1)),
             Self::Model(error) => error.retry_after(),

@@ -81,7 +81,14 @@ async fn run(settings: &Settings) -> Result<ExitCode, String> {
 async fn build(settings: &Settings, metrics: Arc<Metrics>) -> Result<Agent, String> {
     let model = Model::new(&settings.model, Arc::clone(&metrics))?;
     let which = match settings.kind {
-        Kind::Qa => Which::Qa(Qa::open(settings.docs.as_deref(), model)?),
+        Kind::Qa => {
+            let embedder = match settings.embedding()? {
+                Some(embedding) => Model::new(&embedding, Arc::clone(&metrics))
+                    .map_err(|line| settings.of_embeddings(&line))?,
+                None => None,
+            };
+            Which::Qa(Qa::open(&settings.qa, model, embedder, &metrics)?)
+        }
         Kind::Coding => Which::Coding(Coding::open(settings, model, metrics).await?),
     };
     let store = Arc::new(Store::new(settings.memory.redis_url.as_deref())?);

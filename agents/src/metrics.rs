@@ -28,8 +28,23 @@ pub struct Metrics {
     model_fallbacks: Counter,
     replays: Counter,
     runs: Counter,
+    /// What `qa` answers from.
+    pub index: IndexGauges,
     resident: Gauge,
     peak: Gauge,
+}
+
+/// The index of documents.
+#[derive(Clone)]
+pub struct IndexGauges {
+    /// `agent_index_files`
+    pub files: Gauge,
+    /// `agent_index_passages`
+    pub passages: Gauge,
+    /// `agent_index_vectors`
+    pub vectors: Gauge,
+    /// `agent_index_left_out`
+    pub left_out: Gauge,
 }
 
 impl Metrics {
@@ -66,6 +81,12 @@ impl Metrics {
             model_fallbacks: counter("agent_model_fallbacks_total"),
             replays: counter("agent_replays_total"),
             runs: counter("agent_runs_total"),
+            index: IndexGauges {
+                files: gauge("agent_index_files"),
+                passages: gauge("agent_index_passages"),
+                vectors: gauge("agent_index_vectors"),
+                left_out: gauge("agent_index_left_out"),
+            },
             resident: gauge("process_resident_memory_bytes"),
             peak: gauge("cgroup_memory_peak_bytes"),
             requests: Mutex::new(HashMap::new()),
@@ -155,6 +176,10 @@ fn describe() {
     );
     counter!("agent_replays_total", "Answers given again for their idempotency key");
     counter!("agent_runs_total", "Commands run in the sandbox");
+    gauge!("agent_index_files", "Documents that qa answers from");
+    gauge!("agent_index_passages", "Passages of them");
+    gauge!("agent_index_vectors", "Passages that have an embedding");
+    gauge!("agent_index_left_out", "Files that are over a bound or no text; the log names them");
     gauge!("process_resident_memory_bytes", "Resident memory of this process");
     gauge!("process_start_time_seconds", "When it started, since the epoch");
     gauge!("cgroup_memory_peak_bytes", "Most memory that its cgroup has used; 0 where nobody says");

@@ -3,6 +3,7 @@
 //! short answer.
 
 mod dialect;
+mod embeddings;
 mod error;
 mod reading;
 mod retry;

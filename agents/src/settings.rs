@@ -50,9 +50,9 @@ pub struct Settings {
     /// After SIGTERM, how long begun requests may go on
     #[arg(long, env = "AGENT_DRAIN_TIMEOUT", default_value = "330s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// qa: folder of Markdown and text to answer from (default: docs/)
-    #[arg(long, env = "AGENT_DOCS")]
-    pub docs: Option<PathBuf>,
+    /// What qa answers from.
+    #[command(flatten)]
+    pub qa: QaSettings,
     /// coding: existing folder in which the sessions' workspaces are made (default: the system's temporary folder)
     #[arg(long, env = "AGENT_WORKSPACE")]
     pub workspace: Option<PathBuf>,
@@ -85,6 +85,8 @@ pub enum Dependency {
     Redis,
     /// The documents' index.
     Index,
+    /// The embedding model's server.
+    Embeddings,
     /// The folder of workspaces.
     Workspace,
 }
@@ -96,6 +98,7 @@ impl Dependency {
             Self::Model => "model",
             Self::Redis => "redis",
             Self::Index => "index",
+            Self::Embeddings => "embeddings",
             Self::Workspace => "workspace",
         }
     }
@@ -132,6 +135,78 @@ impl std::fmt::Debug for MemorySettings {
         f.debug_struct("MemorySettings")
             .field("redis_url", &self.redis_url.as_ref().map(|_| "…"))
             .finish_non_exhaustive()
+    }
+}
+
+/// The documents, and how they are searched.
+#[derive(Clone, Parser)]
+pub struct QaSettings {
+    /// qa: folder of Markdown and text to answer from (default: docs/)
+    #[arg(long, env = "AGENT_DOCS")]
+    pub docs: Option<PathBuf>,
+    /// qa: folder in which the index is kept for the next start (default: a temporary one)
+    #[arg(long, env = "AGENT_INDEX")]
+    pub index: Option<PathBuf>,
+    /// qa: name of a model that makes embeddings; searches go by them as well as by words
+    #[arg(long, env = "AGENT_EMBEDDING_MODEL")]
+    pub embedding_model: Option<String>,
+    /// qa: base URL of its server, when it is another than the language model's
+    #[arg(long, env = "AGENT_EMBEDDING_BASE_URL")]
+    pub embedding_base_url: Option<String>,
+    /// Key of that other server.
+    #[arg(skip)]
+    pub embedding_api_key: Option<String>,
+    /// qa: least cosine similarity for a passage that has too few of the question's words
+    #[arg(long, env = "AGENT_MIN_SIMILARITY", default_value = "0.4", value_parser = similarity)]
+    pub min_similarity: f32,
+}
+
+impl std::fmt::Debug for QaSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QaSettings")
+            .field("docs", &self.docs)
+            .field("index", &self.index)
+            .field("embedding_model", &self.embedding_model)
+            .field("embedding_base_url", &self.embedding_base_url)
+            .field("embedding_api_key", &self.embedding_api_key.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// The model that makes embeddings. Without a server of its own it is the language model's server that has it; the
+    /// key of one server is never sent to another.
+    ///
+    /// # Errors
+    /// One line, when a part is missing.
+    pub fn embedding(&self) -> Result<Option<ModelSettings>, String> {
+        let mut model = self.model.clone();
+        match (&self.qa.embedding_model, &self.qa.embedding_base_url) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => {
+                let line = "AGENT_EMBEDDING_BASE_URL is set, but not AGENT_EMBEDDING_MODEL: name a model that the server has";
+                return Err(line.to_owned());
+            }
+            (Some(_), None) if model.base_url.is_none() && model.api_key.is_none() => {
+                let line = "AGENT_EMBEDDING_MODEL is set, but there is no server: set AGENT_EMBEDDING_BASE_URL, OPENAI_BASE_URL or OPENAI_API_KEY";
+                return Err(line.to_owned());
+            }
+            (Some(_), None) => {}
+            (Some(_), Some(url)) => {
+                model.base_url = Some(url.clone());
+                model.api_key.clone_from(&self.qa.embedding_api_key);
+            }
+        }
+        model.model.clone_from(&self.qa.embedding_model);
+        Ok(Some(model))
+    }
+
+    /// What is wrong with the embedding model's settings, by the names that they have.
+    pub fn of_embeddings(&self, line: &str) -> String {
+        match self.qa.embedding_base_url {
+            Some(_) => line.replace("OPENAI_BASE_URL", "AGENT_EMBEDDING_BASE_URL"),
+            None => line.to_owned(),
+        }
     }
 }
 
@@ -228,12 +303,23 @@ impl Settings {
         // A Secret or a table may set a variable to nothing: the same as not setting it.
         settings.model.model = settings.model.model.filter(|name| !name.is_empty());
         settings.model.base_url = settings.model.base_url.filter(|url| !url.is_empty());
+        let qa = &mut settings.qa;
+        qa.embedding_api_key = filled("AGENT_EMBEDDING_API_KEY");
+        qa.embedding_model = qa.embedding_model.take().filter(|name| !name.is_empty());
+        qa.embedding_base_url = qa.embedding_base_url.take().filter(|url| !url.is_empty());
         settings
     }
 }
 
 fn filled(name: &str) -> Option<String> {
     std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn similarity(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| {
+        format!("`{text}` is no cosine similarity; write for example 0.4, from 0 to 1")
+    })
 }
 
 /// Reads `300ms`, `5s`, `2m` or `1h`, as the table writes durations.
@@ -266,6 +352,34 @@ mod tests {
         for wrong in ["", "5", "s", "-1s", "5 s", "0s", "99999999999999999999s", "5d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_key_is_sent_to_its_own_server_only() {
+        let with = |url: Option<&str>, embedding: Option<&str>| {
+            let mut settings = Settings::parse_from(["agent", "--type", "qa"]);
+            settings.model.api_key = Some("sk-language".to_owned());
+            settings.model.base_url = url.map(str::to_owned);
+            settings.qa.embedding_model = Some("e".to_owned());
+            settings.qa.embedding_base_url = embedding.map(str::to_owned);
+            settings.embedding().unwrap().unwrap()
+        };
+        let same = with(Some("http://a/v1"), None);
+        assert_eq!(same.base_url.as_deref(), Some("http://a/v1"));
+        assert_eq!(same.api_key.as_deref(), Some("sk-language"));
+        assert_eq!(same.model.as_deref(), Some("e"));
+        let other = with(Some("http://a/v1"), Some("http://b/v1"));
+        assert_eq!(other.base_url.as_deref(), Some("http://b/v1"));
+        assert_eq!(other.api_key, None);
+    }
+
+    #[test]
+    fn an_embedding_model_needs_a_server() {
+        let settings = Settings::parse_from(["agent", "--type", "qa", "--embedding-model", "e"]);
+        assert!(settings.embedding().unwrap_err().contains("AGENT_EMBEDDING_BASE_URL"));
+        assert!(
+            similarity("1.5").is_err() && similarity("NaN").is_err() && similarity("x").is_err()
+        );
     }
 
     #[test]

@@ -1,35 +1,34 @@
-//! The index of a folder's documents, in memory.
+//! The index of a folder's documents: on disk, mapped into memory, so that what is not in use can be given back to
+//! whoever needs memory. Searches see the last commit; `update` makes the next.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
 
 use tantivy::collector::TopDocs;
-use tantivy::directory::RamDirectory;
+use tantivy::directory::MmapDirectory;
 use tantivy::query::{BooleanQuery, BoostQuery, DisjunctionMaxQuery, Query, TermQuery};
 use tantivy::schema::{
-    Field, IndexRecordOption, STORED, Schema, TextFieldIndexing, TextOptions, Value as _,
+    FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing,
+    TextOptions, Value as _,
 };
 use tantivy::tokenizer::{
     Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer,
     TokenizerManager,
 };
-use tantivy::{Index as Tantivy, IndexReader, ReloadPolicy, TantivyDocument, Term, doc};
+use tantivy::{
+    DocAddress, Index as Tantivy, IndexReader, ReloadPolicy, Searcher, TantivyDocument, Term, doc,
+};
 
-use super::passages::{self, Passage};
+use super::passages::Passage;
+use super::place::Place;
 
-/// Bounds of what is read: documents for people, not a disk.
-const MAX_FILES: usize = 5_000;
-const MAX_FILE: u64 = 4 << 20;
-const MAX_BYTES: u64 = 64 << 20;
-const MAX_DEPTH: usize = 16;
 /// Most words of a question that are looked up.
 const MAX_TERMS: usize = 32;
-/// Memory for building, bytes: the least that tantivy takes.
-const BUILD_MEMORY: usize = 15_000_000;
 const ANALYZER: &str = "words";
 /// What a word counts in the heading, and in those above it, against one in the text.
 const HEADING_BOOST: f32 = 2.5;
 const TRAIL_BOOST: f32 = 1.5;
+/// Blocks of stored text (16 KiB each) that are kept unpacked, for each segment.
+const STORE_BLOCKS: usize = 8;
 
 /// A passage that fits a question.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,90 +42,177 @@ pub(crate) struct Hit {
 }
 
 /// What is indexed.
-pub(crate) struct Index {
+pub(super) struct Index {
+    pub(super) tantivy: Tantivy,
     reader: IndexReader,
     analyzer: TextAnalyzer,
-    fields: Fields,
-    /// Documents in it.
-    pub(crate) files: usize,
-    /// Passages in it.
-    pub(crate) passages: usize,
+    pub(super) fields: Fields,
+    pub(super) place: Place,
 }
 
 #[derive(Clone, Copy)]
-struct Fields {
-    file: Field,
+pub(super) struct Fields {
+    pub(super) file: Field,
+    pub(super) key: Field,
     trail: Field,
     heading: Field,
     line: Field,
+    end: Field,
     text: Field,
 }
 
 impl Index {
-    /// Reads every Markdown and text file in `folder` and below.
+    /// Opens the one that is in its place, or an empty one.
     ///
     /// # Errors
-    /// When it holds none, or the index cannot be built: one line.
-    pub(crate) fn of(folder: &Path) -> Result<Self, String> {
-        let failed = |error: tantivy::TantivyError| format!("the index cannot be built: {error}");
-        let (schema, fields) = schema();
-        let tokenizers = TokenizerManager::default();
-        tokenizers.register(ANALYZER, analyzer());
-        // In one go and on this thread: the usual writer and reader keep threads for changes that never come here.
-        let mut writer = Tantivy::builder()
-            .schema(schema)
-            .tokenizers(tokenizers)
-            .single_segment_index_writer(RamDirectory::create(), BUILD_MEMORY)
-            .map_err(failed)?;
-        let (mut files, mut count) = (0, 0);
-        for (path, text) in documents(folder) {
-            let name = cited_name(folder, &path);
-            let markdown = !has_ending(&path, &["txt", "text"]);
-            for passage in passages::cut(&text, markdown) {
-                writer
-                    .add_document(doc!(
-                        fields.file => name.as_str(),
-                        fields.trail => passage.trail,
-                        fields.heading => passage.heading,
-                        fields.line => passage.line,
-                        fields.text => passage.text,
-                    ))
-                    .map_err(failed)?;
-                count += 1;
+    /// One line, when there can be none.
+    pub(super) fn open(place: Place) -> Result<Self, String> {
+        let (tantivy, fields) = match open_in(&place) {
+            Ok(opened) => opened,
+            // Another version's, or damaged: it is made anew.
+            Err(error) => {
+                tracing::warn!(%error, "the index is made anew");
+                let failed = |error: &dyn std::fmt::Display| {
+                    format!("no index can be made in {}: {error}", place.path.display())
+                };
+                place.clear().map_err(|error| failed(&error))?;
+                open_in(&place).map_err(|error| failed(&error))?
             }
-            files += 1;
-        }
-        if count == 0 {
-            return Err(format!("{} holds no Markdown or text", folder.display()));
-        }
-        let index = writer.finalize().map_err(failed)?;
-        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
-        let reader = reader.try_into().map_err(failed)?;
-        Ok(Self { reader, analyzer: analyzer(), fields, files, passages: count })
+        };
+        let reader = tantivy
+            .reader_builder()
+            .reload_policy(ReloadPolicy::Manual)
+            .doc_store_cache_num_blocks(STORE_BLOCKS)
+            .try_into()
+            .map_err(|error| format!("the index cannot be read: {error}"))?;
+        Ok(Self { tantivy, reader, analyzer: analyzer(), fields, place })
     }
 
-    /// The `most` passages that fit the question best, best first. None, when no passage has enough of its words.
+    /// Makes the last commit the one that is searched.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn reload(&self) -> tantivy::Result<()> {
+        self.reader.reload()
+    }
+
+    /// The commit that is searched.
+    pub(super) fn searcher(&self) -> Searcher {
+        self.reader.searcher()
+    }
+
+    /// A passage as it is stored.
+    pub(super) fn stored(&self, file: &str, passage: &Passage) -> TantivyDocument {
+        let fields = &self.fields;
+        doc!(
+            fields.file => file,
+            fields.key => key(passage),
+            fields.trail => passage.trail.as_str(),
+            fields.heading => passage.heading.as_str(),
+            fields.line => passage.line,
+            fields.end => passage.end,
+            fields.text => passage.text.as_str(),
+        )
+    }
+
+    /// The `most` passages that have enough of the question's words, best first by BM25: half of them, and never more
+    /// than three need be there.
     ///
     /// # Errors
     /// When the index fails.
-    pub(crate) fn search(
+    pub(super) fn by_words(
         &self,
+        searcher: &Searcher,
         question: &str,
         most: usize,
-    ) -> Result<Vec<Hit>, tantivy::TantivyError> {
+    ) -> tantivy::Result<Vec<(f32, DocAddress)>> {
         let terms = self.terms(question);
+        self.with_words(searcher, &terms, terms.len().div_ceil(2).min(3), most)
+    }
+
+    /// The `most` passages that have any of the question's words.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(super) fn nearest(
+        &self,
+        searcher: &Searcher,
+        question: &str,
+        most: usize,
+    ) -> tantivy::Result<Vec<(f32, DocAddress)>> {
+        self.with_words(searcher, &self.terms(question), 1, most)
+    }
+
+    fn with_words(
+        &self,
+        searcher: &Searcher,
+        terms: &BTreeSet<String>,
+        needed: usize,
+        most: usize,
+    ) -> tantivy::Result<Vec<(f32, DocAddress)>> {
         if terms.is_empty() {
             return Ok(Vec::new());
         }
-        let searcher = self.reader.searcher();
-        let query = self.query(&terms);
-        let top = searcher.search(&query, &TopDocs::with_limit(most).order_by_score())?;
-        top.into_iter()
-            .map(|(score, address)| {
-                let stored: TantivyDocument = searcher.doc(address)?;
-                Ok(self.hit(&stored, score))
-            })
-            .collect()
+        let query = self.query(terms, needed);
+        searcher.search(&query, &TopDocs::with_limit(most).order_by_score())
+    }
+
+    /// A passage with that key: several with the same words have one.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(super) fn by_key(
+        &self,
+        searcher: &Searcher,
+        key: u64,
+    ) -> tantivy::Result<Option<DocAddress>> {
+        let term = Term::from_field_u64(self.fields.key, key);
+        let query = TermQuery::new(term, IndexRecordOption::Basic);
+        let found = searcher.search(&query, &TopDocs::with_limit(1).order_by_score())?;
+        Ok(found.first().map(|(_, address)| *address))
+    }
+
+    /// Every passage by its key, and where it stands.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(super) fn live(&self, searcher: &Searcher) -> tantivy::Result<HashMap<u64, DocAddress>> {
+        let mut live = HashMap::new();
+        for (segment, reader) in (0..).zip(searcher.segment_readers()) {
+            let column = reader.fast_fields().u64("key")?;
+            let keys = reader.doc_ids_alive().filter_map(|document| {
+                Some((column.first(document)?, DocAddress::new(segment, document)))
+            });
+            live.extend(keys);
+        }
+        Ok(live)
+    }
+
+    /// What is stored at an address.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(super) fn hit(
+        &self,
+        searcher: &Searcher,
+        address: DocAddress,
+        score: f32,
+    ) -> tantivy::Result<Hit> {
+        let stored: TantivyDocument = searcher.doc(address)?;
+        let text = |field: Field| {
+            stored.get_first(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+        };
+        let line =
+            |field: Field| stored.get_first(field).and_then(|value| value.as_u64()).unwrap_or(1);
+        let fields = &self.fields;
+        let passage = Passage {
+            trail: text(fields.trail),
+            heading: text(fields.heading),
+            line: line(fields.line),
+            end: line(fields.end),
+            text: text(fields.text),
+        };
+        Ok(Hit { file: text(fields.file), passage, score })
     }
 
     /// The question's words, as the index has them, each once.
@@ -140,8 +226,8 @@ impl Index {
         terms
     }
 
-    /// Passages with at least half of the words (never more than three need be there), each word counted where it weighs most.
-    fn query(&self, terms: &BTreeSet<String>) -> BooleanQuery {
+    /// Passages with that many of the words, each word counted where it weighs most.
+    fn query(&self, terms: &BTreeSet<String>, needed: usize) -> BooleanQuery {
         let of_term = |term: &String| {
             let in_field = |field: Field, boost: f32| -> Box<dyn Query> {
                 let query = TermQuery::new(
@@ -157,26 +243,28 @@ impl Index {
             ];
             Box::new(DisjunctionMaxQuery::with_tie_breaker(places, 0.5)) as Box<dyn Query>
         };
-        let needed = terms.len().div_ceil(2).min(3);
         BooleanQuery::union_with_minimum_required_clauses(
             terms.iter().map(of_term).collect(),
             needed,
         )
     }
+}
 
-    fn hit(&self, stored: &TantivyDocument, score: f32) -> Hit {
-        let text = |field: Field| {
-            stored.get_first(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
-        };
-        let line = stored.get_first(self.fields.line).and_then(|value| value.as_u64());
-        let passage = Passage {
-            trail: text(self.fields.trail),
-            heading: text(self.fields.heading),
-            line: line.unwrap_or(1),
-            text: text(self.fields.text),
-        };
-        Hit { file: text(self.fields.file), passage, score }
-    }
+/// What a passage says, as a number: the same for the same headings and text, wherever they stand.
+pub(super) fn key(passage: &Passage) -> u64 {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::new().chain_update(&passage.trail).chain_update([0]);
+    let hash = hash.chain_update(&passage.text).finalize();
+    u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
+}
+
+fn open_in(place: &Place) -> tantivy::Result<(Tantivy, Fields)> {
+    let (schema, fields) = schema();
+    let tokenizers = TokenizerManager::default();
+    tokenizers.register(ANALYZER, analyzer());
+    let directory = MmapDirectory::open(&place.path)?;
+    let index = Tantivy::builder().schema(schema).tokenizers(tokenizers);
+    Ok((index.open_or_create(directory)?, fields))
 }
 
 fn schema() -> (Schema, Fields) {
@@ -186,10 +274,12 @@ fn schema() -> (Schema, Fields) {
         .set_index_option(IndexRecordOption::WithFreqs);
     let words = TextOptions::default().set_indexing_options(indexing).set_stored();
     let fields = Fields {
-        file: schema.add_text_field("file", STORED),
+        file: schema.add_text_field("file", STRING | STORED),
+        key: schema.add_u64_field("key", INDEXED | FAST),
         trail: schema.add_text_field("trail", words.clone()),
         heading: schema.add_text_field("heading", words.clone()),
         line: schema.add_u64_field("line", STORED),
+        end: schema.add_u64_field("end", STORED),
         text: schema.add_text_field("text", words),
     };
     (schema.build(), fields)
@@ -210,116 +300,4 @@ fn analyzer() -> TextAnalyzer {
         .filter(StopWordFilter::remove(asking.map(str::to_owned)))
         .filter(Stemmer::new(Language::English))
         .build()
-}
-
-/// The documents with their text, in the order of their names.
-fn documents(folder: &Path) -> Vec<(PathBuf, String)> {
-    let mut paths = Vec::new();
-    find(folder, 0, &mut paths);
-    paths.sort();
-    let mut left = MAX_BYTES;
-    let mut documents = Vec::new();
-    for path in paths {
-        match text(&path, left) {
-            Ok(text) => {
-                left -= text.len() as u64;
-                documents.push((path, text));
-            }
-            Err(why) => tracing::warn!(file = %path.display(), why, "left out of the index"),
-        }
-    }
-    documents
-}
-
-/// A file's text, when there is room for it.
-fn text(path: &Path, left: u64) -> Result<String, &'static str> {
-    let size = std::fs::metadata(path).map_err(|_| "it cannot be read")?.len();
-    if size > MAX_FILE.min(left) {
-        return Err("it is too large");
-    }
-    let bytes = std::fs::read(path).map_err(|_| "it cannot be read")?;
-    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
-    text.filter(|text| text.len() as u64 <= left).ok_or("it is no text")
-}
-
-/// Collects the files. Links to files count (a mounted ConfigMap is made of them), links to folders do not: they may
-/// lead in a circle.
-fn find(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if paths.len() >= MAX_FILES || entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if depth < MAX_DEPTH {
-                find(&path, depth + 1, paths);
-            }
-        } else if has_ending(&path, &["md", "markdown", "txt", "text"]) && path.is_file() {
-            paths.push(path);
-        }
-    }
-}
-
-fn has_ending(path: &Path, endings: &[&str]) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-    ending.is_some_and(|ending| endings.contains(&ending.as_str()))
-}
-
-fn cited_name(folder: &Path, path: &Path) -> String {
-    let inner = path.strip_prefix(folder).unwrap_or(path);
-    match folder.file_name() {
-        Some(name) => Path::new(name).join(inner).display().to_string(),
-        None => inner.display().to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn index(files: &[(&str, &[u8])]) -> Index {
-        let place = tempfile::tempdir().unwrap();
-        let folder = place.path().join("docs");
-        for (name, text) in files {
-            let path = folder.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        Index::of(&folder).unwrap()
-    }
-
-    #[test]
-    fn a_heading_outweighs_a_mention_and_forms_of_a_word_are_one() {
-        let index = index(&[
-            ("a.md", b"# Other\nOne may add many agents of one type, and types of agents."),
-            ("sub/b.md", b"# Guide\n## Adding an agent type\nEdit the table."),
-        ]);
-        let hits = index.search("How do I add agent types?", 3).unwrap();
-        assert_eq!(hits[0].file, "docs/sub/b.md");
-        assert_eq!(hits[0].passage.trail, "Guide › Adding an agent type");
-        assert_eq!(hits[0].passage.line, 2);
-        assert_eq!(hits.len(), 2);
-    }
-
-    #[test]
-    fn what_is_not_there_is_not_found() {
-        let index = index(&[("a.md", b"# Tower\nA tower of layers.")]);
-        for question in
-            ["How tall is the Eiffel tower in Paris?", "how do I", "", "\"(*:[", "zebra"]
-        {
-            assert_eq!(index.search(question, 3).unwrap(), [], "{question}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_text_is_left_out() {
-        let index = index(&[
-            ("a.txt", b"# plain text"),
-            ("b.md", b"\xff\xfe\x00"),
-            ("c.png", b"plain"),
-            (".hidden/d.md", b"plain"),
-        ]);
-        assert_eq!(index.files, 1);
-        assert_eq!(index.search("plain", 3).unwrap()[0].passage.trail, "");
-    }
 }

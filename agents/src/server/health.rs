@@ -41,10 +41,13 @@ pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`: 503 from SIGTERM on, and while a dependency is down that this agent is told not to work without.
+/// `/readyz`: 503 until the agent can work, from SIGTERM on, and while a dependency is down that this agent is told not to work without.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) {
     if app.door.is_closed() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    if !app.agent.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "indexing\n".to_owned());
     }
     match missing(&app).await {
         Some(name) => (StatusCode::SERVICE_UNAVAILABLE, format!("{name} is down\n")),

@@ -78,8 +78,19 @@ impl Builder {
         self
     }
 
+    /// Starts it and waits until it has indexed what there is to index.
+    pub(crate) async fn start(self) -> Agent {
+        let agent = self.listen().await;
+        let begun = Instant::now();
+        while agent.get("/readyz").await.1 == "indexing\n" {
+            assert!(begun.elapsed() < LONG, "never indexed: {}", agent.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        agent
+    }
+
     /// Starts it and waits until it listens.
-    pub(crate) async fn start(mut self) -> Agent {
+    pub(crate) async fn listen(mut self) -> Agent {
         let mut child = self.command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = tokio::time::timeout(LONG, lines.next_line()).await.unwrap().unwrap();

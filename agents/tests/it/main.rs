@@ -15,6 +15,7 @@ mod oom;
 mod openai_sdk;
 mod provider;
 mod qa;
+mod recall;
 mod redis;
 mod sandbox;
 mod serving;

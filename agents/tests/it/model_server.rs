@@ -33,6 +33,7 @@ pub(crate) struct Seen {
 
 pub(crate) struct ModelServer {
     pub(crate) url: String,
+    accepting: tokio::task::JoinHandle<()>,
     shared: Arc<Shared>,
 }
 
@@ -42,6 +43,7 @@ struct Shared {
     /// Connections whose other side left while this one hung.
     left: watch::Sender<u32>,
     looks: AtomicUsize,
+    embedded: std::sync::Mutex<Vec<String>>,
     open: watch::Sender<bool>,
 }
 
@@ -191,7 +193,7 @@ impl Script {
 }
 
 impl ModelServer {
-    /// Serves the scripts in order, the last one again and again. `/models` is answered always.
+    /// Serves the scripts in order, the last one again and again. `/models` and `/embeddings` are answered always.
     pub(crate) async fn start(scripts: Vec<Script>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -200,15 +202,27 @@ impl ModelServer {
             seen: watch::Sender::default(),
             left: watch::Sender::default(),
             looks: AtomicUsize::new(0),
+            embedded: std::sync::Mutex::default(),
             open: watch::Sender::default(),
         });
         let all = Arc::clone(&shared);
-        tokio::spawn(async move {
+        let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, Arc::clone(&all)));
             }
         });
-        Self { url, shared }
+        Self { url, accepting, shared }
+    }
+
+    /// The texts that were embedded.
+    pub(crate) fn embedded(&self) -> Vec<String> {
+        self.shared.embedded.lock().unwrap().clone()
+    }
+
+    /// From now on nobody listens there.
+    pub(crate) async fn stop(&mut self) {
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -251,6 +265,13 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let _ = stream.write_all(&reply.pieces[0]).await;
         return;
     }
+    if request.head.starts_with("POST /v1/embeddings ") {
+        let texts: Vec<String> = serde_json::from_value(request.body["input"].clone()).unwrap();
+        let reply = Script::status("200 OK", "", &embeddings(&texts).to_string());
+        shared.embedded.lock().unwrap().extend(texts);
+        let _ = stream.write_all(&reply.pieces[0]).await;
+        return;
+    }
     let mut nth = 0;
     shared.seen.send_modify(|seen| {
         nth = seen.len();
@@ -271,6 +292,25 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let _ = stream.read(&mut [0]).await;
         shared.left.send_modify(|left| *left += 1);
     }
+}
+
+/// For each text how often it has each sequence of three letters, by their hash: texts are near to each other when
+/// their words look alike, also misspelt.
+fn embeddings(texts: &[String]) -> Value {
+    let row = |(index, text): (usize, &String)| {
+        let mut vector = vec![0.0_f32; 256];
+        for word in text.to_lowercase().split(|c: char| !c.is_alphanumeric()) {
+            let letters: Vec<char> = format!(" {word} ").chars().collect();
+            for three in letters.windows(3) {
+                let hash = three.iter().fold(7_u32, |hash, c| hash.wrapping_mul(31) ^ *c as u32);
+                vector[hash as usize % 256] += 1.0;
+            }
+        }
+        vector[0] += 0.001;
+        json!({"object": "embedding", "index": index, "embedding": vector})
+    };
+    let rows: Vec<Value> = texts.iter().enumerate().map(row).collect();
+    json!({"object": "list", "data": rows, "usage": {"prompt_tokens": texts.len(), "total_tokens": texts.len()}})
 }
 
 async fn read(stream: &mut TcpStream) -> Option<Seen> {

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::harness::{Agent, agent, problem, tokens};
 use crate::model_server::{ModelServer, Script, end, text};
 
+// `coding` passes an answer on as it is; `qa` judges it.
 async fn agent_with(server: &ModelServer) -> Agent {
-    agent("qa")
+    agent("coding")
         .env("OPENAI_BASE_URL", &server.url)
         .env("OPENAI_API_KEY", "sk-very-secret")
         .env("AGENT_MODEL", "m")

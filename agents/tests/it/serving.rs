@@ -109,7 +109,7 @@ async fn over_its_limit_it_refuses_before_the_body_is_read() {
 
 #[tokio::test]
 async fn a_place_is_free_again_when_its_client_has_left() {
-    let server = ModelServer::start(vec![Script::hanging(&[]), Script::says("hi")]).await;
+    let server = ModelServer::start(vec![Script::hanging(&[]), Script::says("hi [1]")]).await;
     let agent = agent("qa")
         .flag("--max-in-flight", "1")
         .env("OPENAI_BASE_URL", &server.url)
