@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::sandbox::{SHELL, Sandbox};
 use crate::settings::Settings;
-use crate::steps::{self, Bounds};
+use crate::steps::{self, Budget};
 use blocks::Block;
 use tools::{Tools, describe};
 use workspace::{Lease, MAX_SESSIONS, Workspaces};
@@ -31,6 +31,8 @@ const MAX_BLOCKS: usize = 16;
 const PROMPT: &str = "You are a careful programmer. You work in a workspace, which is a folder of its own, with the \
 tools list, read, search, write, edit and run. Paths are relative to it. Commands have no network and little time. Try \
 out what you write before you say that it works. When the task is done, answer briefly: what you did, and what you saw.";
+
+const MOVED: &str = "The workspace is new: files of earlier requests are not in it.";
 
 /// An image without a shell is the usual reason why no command can be run: said by its name.
 fn has_shell(shell: &Path) -> Result<(), String> {
@@ -50,7 +52,7 @@ pub struct Coding {
     pub model: Option<Model>,
     sandbox: Box<Sandbox>,
     workspaces: Arc<Workspaces>,
-    bounds: Bounds,
+    budget: Budget,
     metrics: Arc<Metrics>,
 }
 
@@ -83,8 +85,8 @@ impl Coding {
         sandbox.require(&settings.sandbox.require_sandbox)?;
         sandbox.tell();
         let sandbox = Box::new(sandbox);
-        let bounds = Bounds { steps: settings.max_steps, tokens: settings.max_tokens };
-        Ok(Self { model, sandbox, workspaces, bounds, metrics })
+        let budget = settings.budget();
+        Ok(Self { model, sandbox, workspaces, budget, metrics })
     }
 
     /// Whether workspaces can be made.
@@ -100,22 +102,35 @@ impl Coding {
     /// When there is no workspace, or the model fails.
     pub async fn work(&self, ask: &Ask, events: &Events) -> Result<Answer, Error> {
         let own_user = self.sandbox.has_own_user();
-        let opened = self.workspaces.open(ask.session_id.as_deref(), own_user);
+        // Types that share a process don't share their workspaces.
+        let session = ask.session_id.as_ref().map(|session| format!("{}/{session}", ask.agent));
+        let opened = self.workspaces.open(session.as_deref(), own_user);
         let lease: Lease = opened
             .map_err(|error| Error::internal("making a workspace")(error.into()))?
             .ok_or(Error::NoWorkspace(MAX_SESSIONS))?;
         let tools = Tools { sandbox: &self.sandbox, session: &lease, metrics: &self.metrics };
         let mut answer = match &self.model {
             Some(model) => {
-                let conversation = Conversation::new(PROMPT, &ask.past, &ask.input);
+                let prompt = prompt(lease.is_new && !ask.past.is_empty(), events).await;
+                let mut conversation = Conversation::new(&prompt, &ask.past, &ask.input);
                 let tools = Some(&tools);
-                steps::run(model, tools, conversation, self.bounds, ask, events).await?.into()
+                steps::run(model, tools, &mut conversation, self.budget, ask, events).await?.into()
             }
             None => without_model(&tools, ask, events).await,
         };
         answer.more.push(("sandbox", self.sandbox.describe()));
         Ok(answer)
     }
+}
+
+/// What the model is told of its place. `moved`: the session goes on here, and its files are elsewhere or gone.
+async fn prompt(moved: bool, events: &Events) -> String {
+    if !moved {
+        return PROMPT.to_owned();
+    }
+    let note = Some(MOVED.to_owned());
+    events.send(Event::Step(Step { note, ..Step::named("workspace") })).await;
+    format!("{PROMPT}\n\n{MOVED}")
 }
 
 async fn without_model(tools: &Tools<'_>, ask: &Ask, events: &Events) -> Answer {

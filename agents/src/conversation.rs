@@ -64,6 +64,12 @@ impl Conversation {
         self.rounds.push(round);
     }
 
+    /// Adds what the model said, and what it is told of it.
+    pub fn say(&mut self, said: &str, told: &str) {
+        let message = |role: &str, content: &str| json!({"role": role, "content": content});
+        self.rounds.push(vec![message("assistant", said), message("user", told)]);
+    }
+
     /// All messages, in order.
     pub fn messages(&self) -> Vec<Value> {
         let mut system = self.system.clone();

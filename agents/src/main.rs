@@ -87,7 +87,7 @@ async fn build(settings: &Settings, metrics: Arc<Metrics>) -> Result<Agent, Stri
                     .map_err(|line| settings.of_embeddings(&line))?,
                 None => None,
             };
-            Which::Qa(Qa::open(&settings.qa, model, embedder, &metrics)?)
+            Which::Qa(Qa::open(&settings.qa, model, embedder, settings.budget(), &metrics)?)
         }
         Kind::Coding => Which::Coding(Coding::open(settings, model, metrics).await?),
     };

@@ -9,6 +9,7 @@ mod index;
 mod passages;
 mod place;
 mod retrieval;
+mod searching;
 mod update;
 mod vectors;
 
@@ -26,6 +27,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::settings::QaSettings;
+use crate::steps::{Budget, Outcome};
 use embedder::Embedder;
 use files::Folder;
 use follow::Follower;
@@ -33,6 +35,7 @@ use grounding::{Judged, Verdict, citation};
 use index::{Hit, Index};
 use place::Place;
 use retrieval::{Found, Retrieval};
+use searching::Searching;
 use update::Updater;
 
 /// Passages that are put before a model, and that are shown without one: the first few have the answer or none has.
@@ -51,6 +54,7 @@ pub struct Qa {
     pub model: Option<Model>,
     retrieval: Arc<Retrieval>,
     follower: Follower,
+    budget: Budget,
     _embedding: Option<EndedWhenDropped>,
 }
 
@@ -72,6 +76,7 @@ impl Qa {
         settings: &QaSettings,
         model: Option<Model>,
         embedder: Option<Model>,
+        budget: Budget,
         metrics: &Metrics,
     ) -> Result<Self, String> {
         let folder = folder(settings.docs.as_deref())?;
@@ -88,7 +93,8 @@ impl Qa {
         });
         let min_similarity = settings.min_similarity;
         let retrieval = Arc::new(Retrieval { index, embedder, min_similarity });
-        Ok(Self { model, retrieval, follower, _embedding: embedding })
+        let budget = Budget { way_out: Some(grounding::NO_SOURCE), ..budget };
+        Ok(Self { model, retrieval, follower, budget, _embedding: embedding })
     }
 
     /// Whether the first index is in.
@@ -117,10 +123,16 @@ impl Qa {
         let most = if self.model.is_some() { FOR_MODEL } else { FOR_PEOPLE };
         let mut found = self.retrieval.find(&ask.input, &ask.onward, most).await?;
         let mut answer = match &self.model {
+            // Within a session a question may go by what was said, and a model can search in its words.
+            Some(model) if !found.hits.is_empty() || !ask.past.is_empty() => {
+                let hits = std::mem::take(&mut found.hits);
+                let searching = Searching::new(&self.retrieval, ask, hits);
+                with_model(model, &searching, self.budget, ask, events).await?
+            }
             _ if found.hits.is_empty() => {
                 refuse(self.no_source(), "no-source", &found.nearest, events).await
             }
-            Some(model) => with_model(model, ask, &found, events).await?,
+            Some(_) => unreachable!("a model is asked whenever there are passages"),
             None => without_model(&mut found, events).await,
         };
         answer.more.push(("retrieval", json!(found.how)));
@@ -183,34 +195,41 @@ fn source(hit: &Hit, cited: Option<bool>) -> Value {
 
 async fn with_model(
     model: &Model,
+    searching: &Searching<'_>,
+    budget: Budget,
     ask: &Ask,
-    found: &Found,
     events: &Events,
 ) -> Result<Answer, Error> {
-    let hits = &found.hits;
-    events.send(Event::Step(Step::named("answer"))).await;
-    let Judged { turn, verdict, usage } = grounding::answer(model, ask, hits, events).await?;
-    let refused = match verdict {
-        Verdict::Grounded => {
-            let numbers = grounding::cited(&turn.text);
-            let list = list_of_sources(&numbers, hits);
-            events.words(&list).await;
-            let sources = (1..).zip(hits).map(|(at, hit)| source(hit, Some(numbers.contains(&at))));
-            let sources: Vec<Value> = sources.collect();
-            let more = vec![("finish_reason", json!(turn.finish)), ("sources", json!(sources))];
-            let model = Some(turn.model);
-            return Ok(Answer { output: turn.text + &list, usage, model, more });
-        }
+    let Judged { outcome, verdict } =
+        grounding::answer(model, searching, budget, ask, events).await?;
+    let hits = searching.passages();
+    let refusal = match verdict {
+        Verdict::Grounded | Verdict::Stopped => return Ok(sourced(outcome, &hits, events).await),
         Verdict::NoSource => {
             let text = "The documents don't hold an answer: the model found none in the passages that fit best.";
-            refuse(text.to_owned(), "no-source", hits, events).await
+            refuse(text.to_owned(), "no-source", &hits, events).await
         }
         Verdict::NotGrounded => {
             let text = "No answer: what the model said, twice, named no passage of the documents that it is from.";
-            refuse(text.to_owned(), "not-grounded", hits, events).await
+            refuse(text.to_owned(), "not-grounded", &hits, events).await
         }
     };
-    Ok(Answer { usage, model: Some(turn.model), ..refused })
+    Ok(Answer { usage: outcome.usage, model: Some(outcome.model), ..refusal })
+}
+
+/// An answer with what its numbers mean; JSON is left as it is.
+async fn sourced(outcome: Outcome, hits: &[Hit], events: &Events) -> Answer {
+    let numbers = grounding::cited(&outcome.text);
+    let mut answer = Answer::from(outcome);
+    let is_json = answer.more.iter().any(|(name, _)| *name == "data");
+    if !is_json && !numbers.is_empty() {
+        let list = list_of_sources(&numbers, hits);
+        events.words(&list).await;
+        answer.output.push_str(&list);
+    }
+    let sources = (1..).zip(hits).map(|(at, hit)| source(hit, Some(numbers.contains(&at))));
+    answer.more.push(("sources", sources.collect()));
+    answer
 }
 
 /// What the numbers in the answer mean.

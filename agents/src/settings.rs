@@ -8,6 +8,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::sandbox::disk::{MAX_FILES, Space};
 use crate::sandbox::{Bounds, Limits, Required, Whole};
+use crate::steps::Budget;
 
 /// Which agent this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -174,6 +175,11 @@ impl std::fmt::Debug for QaSettings {
 }
 
 impl Settings {
+    /// What one request may use.
+    pub fn budget(&self) -> Budget {
+        Budget { steps: self.max_steps, tokens: self.max_tokens, way_out: None }
+    }
+
     /// The model that makes embeddings. Without a server of its own it is the language model's server that has it; the
     /// key of one server is never sent to another.
     ///

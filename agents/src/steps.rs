@@ -23,11 +23,13 @@ const MAX_HALVINGS: u32 = 3;
 
 /// What a request may use.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct Budget {
     /// Turns of the model.
     pub steps: u32,
     /// Tokens, read and written, over all turns.
     pub tokens: u64,
+    /// An answer that begins with this ends the loop, also where a schema is asked for.
+    pub way_out: Option<&'static str>,
 }
 
 /// What a model can do beside talking.
@@ -65,47 +67,45 @@ pub struct Outcome {
     pub trimmed: crate::conversation::Trimmed,
 }
 
+impl Outcome {
+    /// Whether a bound ended it, and not the model.
+    pub fn is_at_bound(&self) -> bool {
+        matches!(self.finish.as_str(), "max-steps" | "max-tokens" | "max-memory")
+    }
+}
+
 /// A loop under way.
 struct Loop<'a, T> {
     model: &'a Model,
     tools: Option<(&'a T, Value)>,
     ask: &'a Ask,
     events: &'a Events,
-    conversation: Conversation,
+    conversation: &'a mut Conversation,
+    budget: Budget,
     context: u64,
     usage: Option<Usage>,
     step: u32,
-    of: u32,
 }
 
-/// Runs the loop to its end.
+/// Runs the loop to its end. `conversation` has all turns then but the last, which is the outcome.
 ///
 /// # Errors
 /// When the model fails, or the input alone is longer than it reads.
 pub async fn run<T: Tools>(
     model: &Model,
     tools: Option<&T>,
-    conversation: Conversation,
-    bounds: Bounds,
+    conversation: &mut Conversation,
+    budget: Budget,
     ask: &Ask,
     events: &Events,
 ) -> Result<Outcome, Error> {
     let tools = tools.map(|tools| (tools, tools.described()));
     let context = model.context_tokens;
-    let mut run = Loop {
-        model,
-        tools,
-        ask,
-        events,
-        conversation,
-        context,
-        usage: None,
-        step: 0,
-        of: bounds.steps,
-    };
+    let mut run =
+        Loop { model, tools, ask, events, conversation, budget, context, usage: None, step: 0 };
     let mut mends = 0;
     loop {
-        if let Some(bound) = run.at_bound(bounds) {
+        if let Some(bound) = run.at_bound() {
             return Ok(run.stopped(bound).await);
         }
         let turn = run.turn().await?;
@@ -125,11 +125,12 @@ pub async fn run<T: Tools>(
 }
 
 impl<T: Tools> Loop<'_, T> {
-    fn at_bound(&self, bounds: Bounds) -> Option<&'static str> {
+    fn at_bound(&self) -> Option<&'static str> {
+        let budget = self.budget;
         let used = self.usage.map_or(0, |usage| usage.total_tokens);
-        if self.step >= bounds.steps {
+        if self.step >= budget.steps {
             Some("max-steps")
-        } else if used >= bounds.tokens {
+        } else if used >= budget.tokens {
             Some("max-tokens")
         } else if self.conversation.size() > MAX_BYTES {
             Some("max-memory")
@@ -141,7 +142,8 @@ impl<T: Tools> Loop<'_, T> {
     /// One turn of the model.
     async fn turn(&mut self) -> Result<Turn, Error> {
         self.step += 1;
-        let step = Step { step: Some(self.step), of: Some(self.of), ..Step::named("model") };
+        let step =
+            Step { step: Some(self.step), of: Some(self.budget.steps), ..Step::named("model") };
         self.events.send(Event::Step(step)).await;
         let mut halvings = 0;
         loop {
@@ -200,6 +202,9 @@ impl<T: Tools> Loop<'_, T> {
     /// The answer as the schema has it, where there is one.
     fn data(&self, turn: &Turn) -> Result<Option<Value>, String> {
         let Some(schema) = &self.ask.schema else { return Ok(None) };
+        if self.budget.way_out.is_some_and(|way_out| turn.text.trim().starts_with(way_out)) {
+            return Ok(None);
+        }
         let data = model::value(&turn.text).ok_or("it is no JSON")?;
         // Whoever took the request has seen that the schema is one.
         let validator = jsonschema::validator_for(schema).map_err(|error| error.to_string())?;

@@ -52,6 +52,8 @@ pub(crate) struct Session {
 /// The use of a session. One without a name ends with it.
 pub(crate) struct Lease {
     session: Arc<Session>,
+    /// Whether its folder was made for this use: whatever the session had before is not in it.
+    pub(crate) is_new: bool,
     unnamed: Option<(Weak<Workspaces>, String)>,
 }
 
@@ -104,8 +106,10 @@ impl Workspaces {
     ) -> io::Result<Option<Lease>> {
         let key = name.map_or_else(|| format!("-{}", uuid::Uuid::now_v7().simple()), str::to_owned);
         let mut sessions = self.sessions();
-        let session = match sessions.get(&key) {
-            Some(session) => Arc::clone(session),
+        let known = sessions.get(&key).map(Arc::clone);
+        let is_new = known.is_none();
+        let session = match known {
+            Some(session) => session,
             None => {
                 if sessions.len() >= MAX_SESSIONS && !remove_longest_idle(&mut sessions) {
                     return Ok(None);
@@ -116,7 +120,7 @@ impl Workspaces {
             }
         };
         let unnamed = name.is_none().then(|| (Arc::downgrade(self), key));
-        Ok(Some(Lease { session, unnamed }))
+        Ok(Some(Lease { session, is_new, unnamed }))
     }
 
     fn make(

@@ -37,7 +37,10 @@ async fn any_replica_goes_on_with_a_session() {
     let (first, second) = (start().await, start().await);
     let greeted = say(&first, "s-1", "I am Ada.").await;
     assert_eq!(greeted["metadata"]["memory"], "redis");
-    say(&second, "s-1", "Who am I?").await;
+    let events = second.events(&json!({"input": "Who am I?", "session_id": "s-1"})).await;
+    assert_eq!(events[0].1["name"], "workspace", "its files are at the first: {events:?}");
+    let told = server.seen()[1].body["messages"][0]["content"].to_string();
+    assert!(told.contains("The workspace is new"), "{told}");
     assert_eq!(read(&server, 1), ["I am Ada.", "Hello Ada.", "Who am I?"]);
     say(&second, "s-2", "Who am I?").await;
     assert_eq!(read(&server, 2), ["Who am I?"], "another session knows nothing of it");

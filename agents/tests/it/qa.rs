@@ -141,6 +141,76 @@ async fn a_model_that_finds_nothing_in_the_passages_is_believed() {
     assert_eq!(server.seen().len(), 1);
 }
 
+#[tokio::test]
+async fn a_model_looks_for_more_passages_itself() {
+    let place = documents();
+    let keys = r#"{"query":"caretaker keys"}"#;
+    let server = ModelServer::start(vec![
+        Script::calls(&[("search", keys), ("search", r#"{"query":"watering plants"}"#)]),
+        Script::calls(&[("search", r#"{"query":"zebra"}"#), ("read", "{}")]),
+        Script::says("Twice a week [1], and the caretaker has the keys [2]."),
+    ])
+    .await;
+    let agent = with_model(place.path(), &server).start().await;
+    let events = agent.events(&json!({"input": "How often do I water the plants?"})).await;
+    let (_, last) = events.last().unwrap();
+    let output = last["output"].as_str().unwrap();
+    assert!(output.contains("\n[2] ") && output.contains("notes.txt:1"), "{output}");
+    assert_eq!(last["metadata"]["steps"], 3);
+    assert_eq!(last["metadata"]["sources"].as_array().unwrap().len(), 2);
+    let results = events.iter().filter(|(name, _)| name == "tool_result");
+    let results: Vec<&str> = results.map(|(_, data)| data["output"].as_str().unwrap()).collect();
+    assert!(results.iter().any(|told| told.contains("<passage number=\"2\"")), "{results:?}");
+    for told in ["Passage 1 again.\n", "No passage has enough of these words."] {
+        assert!(results.contains(&told), "{results:?}");
+    }
+    assert!(results.iter().any(|told| told.contains("there is no tool `read`")), "{results:?}");
+}
+
+#[tokio::test]
+async fn a_question_may_go_by_what_was_said_before() {
+    let place = documents();
+    let server = ModelServer::start(vec![
+        Script::says("Twice a week [1]."),
+        Script::calls(&[("search", r#"{"query":"caretaker keys"}"#)]),
+        Script::says("The caretaker [1]."),
+    ])
+    .await;
+    let agent = with_model(place.path(), &server).start().await;
+    let ask = async |input: &str| {
+        let body = json!({"input": input, "session_id": "s"});
+        crate::harness::reply(agent.post(&body).send().await.unwrap()).await
+    };
+    ask("How often do I water the plants?").await;
+    let reply = ask("And who could let me in?").await;
+    assert!(reply["output"].as_str().unwrap().starts_with("The caretaker [1]."), "{reply}");
+    assert_eq!(reply["metadata"]["memory"], "process");
+    let messages = server.seen()[1].body["messages"].clone();
+    assert_eq!(messages[1]["content"], "How often do I water the plants?");
+    assert!(messages[2]["content"].as_str().unwrap().starts_with("Twice a week [1]."));
+}
+
+#[tokio::test]
+async fn an_answer_by_a_schema_is_grounded_as_any_other_and_stays_json() {
+    let place = documents();
+    let server = ModelServer::start(vec![
+        Script::says(r#"{"answer": "Daily."}"#),
+        Script::says(r#"{"answer": "Twice a week [1]."}"#),
+        Script::says("NO_SOURCE"),
+    ])
+    .await;
+    let agent = with_model(place.path(), &server).start().await;
+    let body = json!({"input": "How often do I water the plants?", "output_schema": {
+        "type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"],
+    }});
+    let ask = async || crate::harness::reply(agent.post(&body).send().await.unwrap()).await;
+    let reply = ask().await;
+    assert_eq!(reply["output"], r#"{"answer":"Twice a week [1]."}"#);
+    assert_eq!(reply["metadata"]["data"]["answer"], "Twice a week [1].");
+    assert_eq!(reply["metadata"]["sources"][0]["cited"], true);
+    assert_eq!(reason(&ask().await), "no-source", "a schema keeps no model from saying so");
+}
+
 /// Asks until the first source is that file, or there is none.
 async fn until_first(agent: &Agent, question: &str, file: Option<&str>) -> Value {
     let begun = Instant::now();
