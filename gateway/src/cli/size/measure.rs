@@ -1,0 +1,126 @@
+//! The measuring itself: the load goes on, the replicas are looked at again and again, until the time is
+//! over, somebody ends it, or the agent is gone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::drive::Driver;
+use super::flight::Failures;
+use super::progress::Progress;
+use super::track::Track;
+use crate::cli::signals::Endings;
+use crate::cli::up::single::Single;
+
+/// How long an agent that can't be read may stay away: started anew, most are back within it.
+const AWAY_MAX: Duration = Duration::from_secs(15);
+
+/// What came of it.
+pub(super) struct Measured {
+    pub(super) tracks: Vec<Track>,
+    pub(super) lasted: Duration,
+    pub(super) window: Duration,
+    pub(super) done: u64,
+    pub(super) failures: Failures,
+    /// Of a sample of requests, the bytes of their bodies.
+    pub(super) sizes: Vec<u64>,
+    /// Why it ended before its time.
+    pub(super) early: Option<String>,
+    pub(super) limit: Option<u64>,
+    /// What was to be under way at the end, where that was set.
+    pub(super) top: Option<u32>,
+    /// The part of the time that the windows that count are from.
+    pub(super) hold_part: f64,
+    pub(super) driven: bool,
+    /// By what memory was read.
+    pub(super) by: String,
+}
+
+/// How it is looked at, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    pub(super) window: Duration,
+    pub(super) every: Duration,
+    pub(super) total: Duration,
+}
+
+/// Why the looking ended.
+enum End {
+    Over,
+    Signal,
+    Gone,
+}
+
+/// Drives one replica, and looks at it. `single` is it, where we have started it.
+pub(super) async fn drive(
+    mut track: Track,
+    driver: &Arc<Driver>,
+    single: Option<&mut Single>,
+    clocks: Clocks,
+    endings: &mut Endings,
+    mut progress: Progress,
+) -> Measured {
+    let began = Instant::now();
+    let ended = async {
+        match single {
+            Some(single) => single.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let end = tokio::select! {
+        biased;
+        _ = endings.next() => End::Signal,
+        () = ended => End::Gone,
+        () = driver.run(clocks.total) => End::Over,
+        () = look_on(&mut track, driver, clocks, began, &mut progress) => End::Gone,
+    };
+    progress.clear();
+    if matches!(end, End::Gone) {
+        track.killed();
+    }
+    Measured {
+        lasted: began.elapsed(),
+        window: clocks.window,
+        done: driver.flight.done.load(Relaxed),
+        failures: driver.flight.failures(),
+        sizes: driver.flight.sizes(),
+        early: match end {
+            End::Over => None,
+            End::Signal => Some("it was interrupted".to_owned()),
+            End::Gone => Some("the agent was gone".to_owned()),
+        },
+        limit: track.meter.limit(),
+        top: driver.load.top(),
+        hold_part: driver.load.hold_part(),
+        driven: true,
+        by: track.meter.describe(),
+        tracks: vec![track],
+    }
+}
+
+/// Looks until the agent has been away for too long.
+async fn look_on(
+    track: &mut Track,
+    driver: &Arc<Driver>,
+    clocks: Clocks,
+    began: Instant,
+    progress: &mut Progress,
+) {
+    let mut ticks = interval(clocks.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut seen = Instant::now();
+    while seen.elapsed() < AWAY_MAX {
+        ticks.tick().await;
+        if track.look(|| driver.flight.look()).await {
+            seen = Instant::now();
+        }
+        progress.show(began.elapsed(), || {
+            let now = driver.flight.now();
+            let failed = driver.flight.failures().count;
+            let done = driver.flight.done.load(Relaxed);
+            super::progress::line(now, done, failed, track.memory(), track.most)
+        });
+    }
+}
