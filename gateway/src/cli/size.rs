@@ -8,6 +8,8 @@ mod flight;
 mod measure;
 mod meter;
 mod mix;
+mod out;
+mod plot;
 mod progress;
 mod quantiles;
 mod replay;
@@ -18,6 +20,7 @@ mod track;
 mod trend;
 mod verdict;
 mod windows;
+mod write;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,6 +90,15 @@ pub(crate) struct Args {
     /// What a replica may have: asks what that carries, instead of what to allow.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     limit: Option<u64>,
+    /// Draw the run: a name that ends in .svg or .png.
+    #[arg(long, value_name = "FILE", value_parser = plot::file)]
+    plot: Option<PathBuf>,
+    /// Put the answer into the table, if it is a yes, and show the change.
+    #[arg(long)]
+    write: bool,
+    /// Keep the run in this folder: report.json, report.txt, windows.jsonl, plot.svg.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// `text`: tables. `json`: the same figures for programs.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -146,7 +158,34 @@ fn measure_and_report(args: &Args) -> Result<ExitCode, String> {
         Format::Text => terminal::print(&report.text()),
         Format::Json => terminal::print(&format!("{:#}\n", report.json())),
     };
-    Ok(if verdict.is_yes() { printed } else { ExitCode::FAILURE })
+    keep(args, &report)?;
+    if !verdict.is_yes() {
+        if args.write {
+            eprintln!("nothing was written: there is no answer");
+        }
+        return Ok(ExitCode::FAILURE);
+    }
+    if args.write {
+        show(args, &write::write(&args.config, &agent.name, &verdict.sizes)?);
+    }
+    Ok(printed)
+}
+
+/// What was asked for beside the report.
+fn keep(args: &Args, report: &Report) -> Result<(), String> {
+    if let Some(file) = &args.plot {
+        plot::write(file, &report.plot())?;
+    }
+    args.out.as_ref().map_or(Ok(()), |folder| out::keep(folder, report))
+}
+
+/// The change of the table, where it doesn't disturb what programs read.
+fn show(args: &Args, diff: &str) {
+    let text = if diff.is_empty() { "the table says so already\n" } else { diff };
+    match args.format {
+        Format::Text => drop(terminal::print(&format!("\n{text}"))),
+        Format::Json => eprint!("{text}"),
+    }
 }
 
 fn find<'a>(table: &'a Table, args: &Args) -> Result<&'a Agent, String> {
@@ -164,6 +203,13 @@ fn find<'a>(table: &'a Table, args: &Args) -> Result<&'a Agent, String> {
 fn check(args: &Args) -> Result<(), String> {
     if !(WINDOW_MIN..=WINDOW_MAX).contains(&args.window) {
         return Err("--window is from 50ms to 10m".to_owned());
+    }
+    if args.plot.as_ref().is_some_and(|file| plot::is_png(file)) {
+        plot::fonts()?;
+    }
+    if let Some(folder) = &args.out {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(|error| format!("--out {}: {error}", folder.display()))?;
     }
     if args.time < args.window * 2 {
         return Err("--time holds no two windows: a longer one, or a shorter --window".to_owned());

@@ -124,3 +124,53 @@ async fn look_on(
         });
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::meter::{Meter, process::Process};
+    use super::super::windows::{Phase, Window};
+    use super::*;
+
+    const MIB: f64 = 1048576.0;
+
+    /// What is measured of an agent that takes 100 MiB, 5 MiB a request and 20 bytes a byte, with some
+    /// noise: a climb to 8, and a hold of 400 windows there.
+    pub(in crate::cli::size) fn climbed() -> Measured {
+        let own = Process::new(std::process::id(), false).unwrap();
+        let window = Duration::from_secs(1);
+        let mut track = Track::new("a".to_owned(), Meter::Process(own), None, window);
+        let mut random = fastrand::Rng::with_seed(5);
+        let levels = [1, 2, 4, 8].into_iter().flat_map(|level| [(Phase::Climb, level); 16]);
+        for (number, (phase, level)) in levels.chain([(Phase::Hold, 8); 400]).enumerate() {
+            let bytes = u64::from(level) * random.u64(10_000..100_000);
+            let sum = 100.0 * MIB + f64::from(level) * 5.0 * MIB + bytes as f64 * 20.0;
+            let peak = (sum + random.f64() * 2.0 * MIB) as u64;
+            let cpu_millis = Some(100.0 * f64::from(level) + random.f64());
+            let at = number as f64;
+            track.keep(Window {
+                at,
+                peak,
+                in_flight: level,
+                bytes,
+                phase,
+                cpu_millis,
+                censored: false,
+            });
+        }
+        track.reached = 8;
+        Measured {
+            tracks: vec![track],
+            lasted: Duration::from_secs(600),
+            window,
+            done: 2000,
+            failures: Failures::default(),
+            sizes: vec![50_000; 100],
+            early: None,
+            limit: None,
+            top: Some(8),
+            hold_part: 0.7,
+            driven: true,
+            by: "working set".to_owned(),
+        }
+    }
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Distribution};
 use super::fit::Part;
 use super::measure::Measured;
+use super::plot::Plot;
 use super::quantiles::{ERROR, Quantile};
 use super::verdict::{Sizes, Verdict};
 use crate::cli::{terminal, units};
@@ -207,6 +208,19 @@ impl Report<'_> {
         let line =
             |refusal: &super::verdict::Refusal| format!("no: {}\n", terminal::clean(&refusal.text));
         self.verdict.refusals.iter().map(line).collect()
+    }
+
+    /// The run as a picture.
+    pub(super) fn plot(&self) -> Plot<'_> {
+        let windows = self.measured.tracks.iter().flat_map(|track| track.series.windows());
+        let time = units::time(self.measured.lasted);
+        let (agent, windows) = (self.agent, windows.copied().collect());
+        Plot {
+            title: format!("{agent}: memory over {time}"),
+            windows,
+            answer: self.answer,
+            limit: self.verdict.sizes.limit_memory,
+        }
     }
 
     /// The report for programs: bytes, thousandths of a CPU, seconds.

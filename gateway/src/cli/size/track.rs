@@ -91,7 +91,7 @@ impl Track {
         }
     }
 
-    fn keep(&mut self, window: Window) {
+    pub(super) fn keep(&mut self, window: Window) {
         self.series.add(window);
         if window.phase == Phase::Hold {
             self.peaks.add(window.peak as f64);

@@ -294,6 +294,8 @@ pub(super) fn in_table(agent: &Agent) -> Sizes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::measure::tests::climbed;
+    use super::super::windows::{Phase, Window};
     use super::*;
 
     #[test]
@@ -318,5 +320,72 @@ mod tests {
     #[test]
     fn a_time_is_given_as_the_option_reads_it() {
         assert_eq!([as_option(31.0), as_option(121.0), as_option(3600.0)], ["40s", "3m", "60m"]);
+    }
+
+    fn judged(change: impl FnOnce(&mut Measured), limit: Option<u64>) -> (Verdict, Answer) {
+        let mut measured = climbed();
+        change(&mut measured);
+        let answer = Answer::of(&measured);
+        (Verdict::of(&measured, &answer, 0.15, limit), answer)
+    }
+
+    #[test]
+    fn a_good_run_gives_all_sizes() {
+        let (verdict, answer) = judged(|_| {}, None);
+        assert_eq!(verdict.refusals, []);
+        let sizes = verdict.sizes;
+        let bound = answer.memory.p99_upper.unwrap() * 1.15;
+        let limit = sizes.limit_memory.unwrap() as f64;
+        assert!(limit >= bound && limit < bound * 1.05, "{limit} for {bound}");
+        assert!(sizes.request_memory.unwrap() as f64 >= answer.memory.p50.value);
+        assert_eq!((sizes.request_cpu_millis, sizes.max_in_flight), (Some(810), Some(8)));
+        assert_eq!(sizes.limit_cpu_millis, Some(1000));
+        let base = sizes.memory_base.unwrap() as f64 / MIB as f64;
+        let per_byte = sizes.memory_per_body_byte.unwrap();
+        assert!(
+            (4.8..5.6).contains(&base) && (19.0..24.0).contains(&per_byte),
+            "{base} {per_byte}"
+        );
+    }
+
+    #[test]
+    fn a_given_limit_says_how_many_it_carries() {
+        // 100 MiB, and 5 MiB and about 1 MiB of body for each, and 15 % above that.
+        let (verdict, _) = judged(|_| {}, Some(140 * MIB));
+        assert_eq!(verdict.sizes.max_in_flight, Some(3));
+        let (verdict, _) = judged(|_| {}, Some(100 * MIB));
+        assert_eq!(verdict.refusals[0].code, "too-small");
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Measured), code: &str, says: &str) {
+        let (verdict, _) = judged(change, None);
+        let found = verdict.refusals.iter().find(|refusal| refusal.code == code);
+        let found = found.unwrap_or_else(|| panic!("not {code}: {:?}", verdict.refusals));
+        assert!(found.text.contains(says), "{}", found.text);
+    }
+
+    #[test]
+    fn what_does_not_support_an_answer_is_refused_with_what_to_do() {
+        refused(|measured| measured.failures.count = 200, "failed", "200 of 2000 requests failed");
+        refused(|measured| measured.done = 0, "failed", "no request was answered");
+        refused(|measured| measured.tracks[0].kills = 2, "killed", "2 times");
+        refused(|measured| measured.tracks[0].reached = 3, "not-reached", "never more than 3");
+        let leak = |measured: &mut Measured| {
+            let track = &mut measured.tracks[0];
+            for number in 0..600u64 {
+                let peak = (150 + number / 4) * MIB;
+                let (in_flight, phase) = (8, Phase::Hold);
+                track.keep(Window {
+                    at: 1e3 + number as f64,
+                    peak,
+                    in_flight,
+                    phase,
+                    ..Window::default()
+                });
+            }
+        };
+        refused(leak, "grows", "a minute under the same load");
+        refused(leak, "too-few", "more are needed: --time ");
     }
 }
