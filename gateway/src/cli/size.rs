@@ -19,6 +19,7 @@ mod text;
 mod track;
 mod trend;
 mod verdict;
+mod watch;
 mod windows;
 mod write;
 
@@ -47,6 +48,8 @@ use super::terminal;
 /// How long a run is, when nobody says: three quarters of it give the 299 windows that a limit takes, and
 /// half as many more.
 const TIME: &str = "10m";
+/// Peaks are those of windows of this length, when nobody says.
+const WINDOW: Duration = Duration::from_secs(1);
 /// Windows shorter than that hold too few looks; longer ones too few windows.
 const WINDOW_MIN: Duration = Duration::from_millis(50);
 const WINDOW_MAX: Duration = Duration::from_secs(600);
@@ -81,9 +84,12 @@ pub(crate) struct Args {
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = TIME, value_parser = time)]
     time: Duration,
-    /// Peaks are those of windows of this length.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
-    window: Duration,
+    /// Drive nothing: watch the replicas that run for this long.
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["mix", "replay", "concurrency", "time", "limited"])]
+    watch: Option<Duration>,
+    /// Peaks are those of windows of this length: 1s, with --watch 10s.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    window: Option<Duration>,
     /// Percent that a limit lies above what was measured.
     #[arg(long, value_name = "PERCENT", default_value_t = 15.0, value_parser = percent)]
     headroom: f64,
@@ -108,6 +114,13 @@ pub(crate) struct Args {
 enum Format {
     Text,
     Json,
+}
+
+impl Args {
+    fn window(&self) -> Duration {
+        let default = if self.watch.is_some() { watch::WINDOW } else { WINDOW };
+        self.window.unwrap_or(default)
+    }
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -142,8 +155,10 @@ fn measure_and_report(args: &Args) -> Result<ExitCode, String> {
     let Some(checked) = load_or_explain(&args.config) else { return Ok(ExitCode::FAILURE) };
     let agent = find(&checked.table, args)?;
     check(args)?;
-    let load = load(args, agent)?;
-    let measured = block_on(measure(args, &checked.table, agent, load))?;
+    let measured = match args.watch {
+        Some(total) => block_on(watched(args, &checked.table, agent, total))?,
+        None => block_on(measure(args, &checked.table, agent, load(args, agent)?))?,
+    };
     let answer = Answer::of(&measured);
     let verdict = Verdict::of(&measured, &answer, args.headroom / 100.0, args.limit);
     let now = verdict::in_table(agent);
@@ -201,7 +216,7 @@ fn find<'a>(table: &'a Table, args: &Args) -> Result<&'a Agent, String> {
 }
 
 fn check(args: &Args) -> Result<(), String> {
-    if !(WINDOW_MIN..=WINDOW_MAX).contains(&args.window) {
+    if !(WINDOW_MIN..=WINDOW_MAX).contains(&args.window()) {
         return Err("--window is from 50ms to 10m".to_owned());
     }
     if args.plot.as_ref().is_some_and(|file| plot::is_png(file)) {
@@ -211,8 +226,8 @@ fn check(args: &Args) -> Result<(), String> {
         let made = std::fs::create_dir_all(folder);
         made.map_err(|error| format!("--out {}: {error}", folder.display()))?;
     }
-    if args.time < args.window * 2 {
-        return Err("--time holds no two windows: a longer one, or a shorter --window".to_owned());
+    if args.watch.unwrap_or(args.time) < args.window() * 2 {
+        return Err("the time holds no two windows: a longer one, or a shorter --window".to_owned());
     }
     Ok(())
 }
@@ -239,6 +254,19 @@ fn load(args: &Args, agent: &Agent) -> Result<Load, String> {
     Ok(Load::Mix(mix))
 }
 
+async fn watched(
+    args: &Args,
+    table: &Table,
+    agent: &Agent,
+    total: Duration,
+) -> Result<Measured, String> {
+    let mut endings =
+        Endings::listen().map_err(|error| format!("can't follow signals: {error}"))?;
+    let whom = target::whom(&args.target, table, agent)?;
+    let progress = Progress::new(&agent.name, total);
+    watch::watch(&whom, total, args.window(), &mut endings, progress).await
+}
+
 async fn measure(
     args: &Args,
     table: &Table,
@@ -248,13 +276,13 @@ async fn measure(
     let mut endings =
         Endings::listen().map_err(|error| format!("can't follow signals: {error}"))?;
     let begun = tokio::select! {
-        begun = Target::reach(&args.target, table, agent, args.window) => begun?,
+        begun = Target::reach(&args.target, table, agent, args.window()) => begun?,
         _ = endings.next() => return Err("interrupted before it began".to_owned()),
     };
     let Target { base, track, mut single, limit } = begun;
     let flight = Arc::new(Flight::default());
     let driver = Arc::new(Driver::new(load, base, flight, agent.timeout)?);
-    let clocks = Clocks { window: args.window, every: every(args.window), total: args.time };
+    let clocks = Clocks { window: args.window(), every: every(args.window()), total: args.time };
     let progress = Progress::new(&agent.name, args.time);
     let mut measured =
         measure::drive(track, &driver, single.as_mut(), clocks, &mut endings, progress).await;
@@ -269,8 +297,10 @@ async fn measure(
     Ok(measured)
 }
 
+/// A whole part of a window.
 fn every(window: Duration) -> Duration {
-    (window / LOOKS).clamp(EVERY_MIN, EVERY_MAX)
+    let wished = (window / LOOKS).clamp(EVERY_MIN, EVERY_MAX);
+    window / u32::try_from(window.as_nanos().div_ceil(wished.as_nanos())).unwrap_or(LOOKS)
 }
 
 /// The looking is done on this thread, which also keeps the agent alive that it has started.

@@ -4,11 +4,12 @@
 
 mod agent;
 mod refusals;
+mod watch;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::run;
+use super::{run, switchyard};
 use agent::Known;
 
 /// How far what is found may be from what is true.

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time;
 
 use super::drive::Driver;
 use super::flight::Failures;
@@ -108,11 +108,9 @@ async fn look_on(
     began: Instant,
     progress: &mut Progress,
 ) {
-    let mut ticks = interval(clocks.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut seen = Instant::now();
     while seen.elapsed() < AWAY_MAX {
-        ticks.tick().await;
+        time::sleep(until_next(clocks.every)).await;
         if track.look(|| driver.flight.look()).await {
             seen = Instant::now();
         }
@@ -123,6 +121,13 @@ async fn look_on(
             super::progress::line(now, done, failed, track.memory(), track.most)
         });
     }
+}
+
+/// To the next whole multiple of a time since the epoch: looks fall on the borders of windows.
+fn until_next(every: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let into = now.as_nanos() % every.as_nanos();
+    every.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use reqwest::Url;
 use super::meter::metrics::Metrics;
 use super::meter::{Meter, ports, process::Process};
 use super::track::Track;
+use super::watch::Whom;
 use crate::cli::http;
 use crate::cli::up::single::Single;
 
@@ -18,8 +19,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", value_parser = http::base_url)]
     pub(super) url: Option<Url>,
     /// The process whose memory is measured, with all that it has started. By default who listens at --url.
-    #[arg(long, value_name = "PID", requires = "url")]
+    #[arg(long, value_name = "PID")]
     pub(super) pid: Option<u32>,
+    /// With --watch: the admin port of the gateway whose replicas are watched. By default the table's.
+    #[arg(long, value_name = "URL", env = "SWITCHYARD_ADMIN_URL", value_parser = http::base_url, conflicts_with = "url")]
+    pub(super) admin: Option<Url>,
     /// Start the agent under the table's memory limit. By default it has none, so that it shows what it needs.
     #[arg(long, conflicts_with = "url")]
     pub(super) limited: bool,
@@ -42,11 +46,29 @@ impl Target {
         agent: &Agent,
         window: Duration,
     ) -> Result<Target, String> {
+        if args.url.is_none() && args.pid.is_some() {
+            return Err("--pid is driven at its --url".to_owned());
+        }
         match &args.url {
             Some(url) => running(url, args.pid, window).await,
             None => started(args, table, agent, window).await,
         }
     }
+}
+
+/// Whom to watch, without driving.
+pub(super) fn whom(args: &Args, table: &Table, agent: &Agent) -> Result<Whom, String> {
+    if args.url.is_some() || args.pid.is_some() {
+        return Ok(Whom::One { url: args.url.clone(), pid: args.pid });
+    }
+    let mut listens = table.gateway.admin;
+    if listens.ip().is_unspecified() {
+        listens.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let admin =
+        args.admin.clone().map_or_else(|| http::base_url(&format!("http://{listens}")), Ok)?;
+    let (client, agent) = (http::client(&admin)?, agent.name.clone());
+    Ok(Whom::Gateway { admin, client, agent })
 }
 
 async fn started(

@@ -63,16 +63,14 @@ impl Track {
         if killed {
             self.killed();
         }
-        // A peak from between two looks goes with what was under way between them.
-        let between = reading.peak > reading.memory;
-        let (in_flight, bytes) = if between { now.most } else { (now.in_flight, now.bytes) };
         let sample = Sample {
             at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             memory: reading.memory,
             peak: reading.peak,
             cpu: reading.cpu,
-            in_flight,
-            bytes,
+            in_flight: now.in_flight,
+            bytes: now.bytes,
+            most: now.most,
             phase: now.phase,
             step: now.step,
         };
@@ -97,6 +95,17 @@ impl Track {
             self.peaks.add(window.peak as f64);
             window.cpu_millis.into_iter().for_each(|millis| self.cpu.add(millis));
         }
+    }
+
+    /// Takes in what is known of another replica.
+    pub(super) fn fold(&mut self, other: &Track) {
+        self.peaks.merge(&other.peaks);
+        self.cpu.merge(&other.cpu);
+        self.kills += other.kills;
+        self.most = self.most.max(other.most);
+        self.reached = self.reached.max(other.reached);
+        other.series.windows().iter().for_each(|window| self.series.add(*window));
+        self.name = format!("{}, {}", other.name, self.name);
     }
 
     /// A process that was started anew on the same port is the same replica.

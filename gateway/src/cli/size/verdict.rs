@@ -21,6 +21,8 @@ const NEAT: u64 = 32;
 /// CPU requests and limits are whole multiples of these, in thousandths.
 const CPU_REQUEST_STEP: u64 = 10;
 const CPU_LIMIT_STEP: u64 = 100;
+/// How much further than what was seen a fit is believed.
+const BEYOND: u32 = 2;
 /// Drawings of how large the bodies under way are together, and their seed.
 const DRAWINGS: usize = 500;
 const SEED: u64 = 99;
@@ -223,9 +225,9 @@ fn per_unit(fit: &Fit) -> (Option<u64>, Option<f64>) {
 }
 
 /// The most requests under way that stay under `room`: by the fit, with the errors that it makes and the
-/// largest bodies that may come together; else by what was seen. Never more than were seen.
+/// largest bodies that may come together; else by what was seen. Where a load was held, no more than that;
+/// elsewhere only by a fit, and no more than [`BEYOND`] times what was seen.
 fn carried(measured: &Measured, answer: &Answer, room: f64) -> Option<u32> {
-    let reached = measured.top.map_or(answer.reached, |top| top.min(answer.reached));
     let fits = |requests: &u32| match answer.usable_fit() {
         Some(fit) => {
             let bytes = together(&measured.sizes, *requests);
@@ -236,6 +238,11 @@ fn carried(measured: &Measured, answer: &Answer, room: f64) -> Option<u32> {
             upto.map(|level| level.p99).fold(0.0, f64::max) <= room
         }
     };
+    let Some(top) = measured.top else {
+        answer.usable_fit()?;
+        return (1..=answer.reached * BEYOND).rev().find(fits);
+    };
+    let reached = top.min(answer.reached);
     // The limit is the one of the hold, where all of them were under way.
     let highest = answer.memory.p99.value <= room;
     (1..=reached).rev().find(|requests| (highest && *requests == reached) || fits(requests))

@@ -21,12 +21,25 @@ pub(super) struct Sample {
     pub(super) peak: u64,
     /// Processor time so far.
     pub(super) cpu: Option<Duration>,
-    /// Requests under way, and the bytes of their bodies.
+    /// Requests under way, and the bytes of their bodies; and the most since the sample before.
     pub(super) in_flight: u32,
     pub(super) bytes: u64,
+    pub(super) most: (u32, u64),
     /// What the load was doing, and which step of it that was.
     pub(super) phase: Phase,
     pub(super) step: u32,
+}
+
+impl Sample {
+    /// What was under way at its peak: a peak from between two looks goes with the most between them.
+    fn under_way(&self) -> (u32, u64) {
+        if self.peak > self.memory { self.most } else { (self.in_flight, self.bytes) }
+    }
+
+    /// Only what was at the moment itself.
+    fn alone(self) -> Sample {
+        Sample { peak: self.memory, ..self }
+    }
 }
 
 /// What the load was doing.
@@ -89,8 +102,10 @@ impl Builder {
                 open.add(sample);
                 None
             }
+            // Looks are timed so that this one is at the border: the peak since the one before is the
+            // ended window's.
             _ => {
-                let begun = self.open.replace(Open::begin(number, sample));
+                let begun = self.open.replace(Open::begin(number, sample.alone()));
                 begun.and_then(|open| open.end(Some(sample)))
             }
         }
@@ -119,18 +134,25 @@ impl Open {
         self.last = sample;
     }
 
-    /// `next` is the first sample of the window behind it: processor time is counted up to there.
-    fn end(self, next: Option<Sample>) -> Option<Window> {
+    /// `next` is the first sample of the window behind it: processor time and peak are counted up to
+    /// there.
+    fn end(mut self, next: Option<Sample>) -> Option<Window> {
         if self.mixed {
             return None;
         }
+        if let Some(next) =
+            next.filter(|next| next.step == self.first.step && next.peak > next.memory)
+        {
+            self.add(next);
+        }
+        let (in_flight, bytes) = self.top.under_way();
         let until = next.unwrap_or(self.last);
         let cpu_millis = used(&self.first, &until);
         Some(Window {
             at: self.first.at.as_secs_f64(),
             peak: self.top.peak,
-            in_flight: self.top.in_flight,
-            bytes: self.top.bytes,
+            in_flight,
+            bytes,
             phase: self.first.phase,
             cpu_millis,
             censored: false,
@@ -208,11 +230,20 @@ mod tests {
         let mut builder = Builder::new(Duration::from_secs(1));
         assert_eq!(builder.add(sample(5_300, 10)), None);
         assert_eq!(builder.add(sample(5_500, 30)), None);
-        assert_eq!(builder.add(Sample { peak: 35, ..sample(5_900, 20) }), None);
+        assert_eq!(builder.add(Sample { peak: 35, most: (7, 70), ..sample(5_900, 20) }), None);
         let window = builder.add(sample(6_100, 90)).unwrap();
-        assert_eq!((window.at, window.peak, window.in_flight), (5.3, 35, 20));
+        assert_eq!((window.at, window.peak, window.in_flight, window.bytes), (5.3, 35, 7, 70));
         assert_eq!(window.cpu_millis, Some(500.0));
         assert!(!window.censored);
+    }
+
+    #[test]
+    fn what_was_before_the_border_is_the_ended_windows() {
+        let mut builder = Builder::new(Duration::from_secs(1));
+        builder.add(sample(5_100, 10));
+        let next = Sample { peak: 50, ..sample(6_000, 20) };
+        assert_eq!(builder.add(next).unwrap().peak, 50);
+        assert_eq!(builder.add(sample(7_000, 5)).unwrap().peak, 20);
     }
 
     #[test]

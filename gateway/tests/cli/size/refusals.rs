@@ -68,7 +68,7 @@ fn what_can_not_be_measured_is_told_in_one_line() {
     let table = yard.path("t.toml");
     for (arguments, says) in [
         (vec!["nobody"], "there is no agent \"nobody\""),
-        (vec!["known", "--time", "50ms"], "--time holds no two windows"),
+        (vec!["known", "--time", "50ms"], "the time holds no two windows"),
         (vec!["known", "--window", "1ms", "--time", "5s"], "--window is from"),
         (vec!["known", "--concurrency", "4,2"], "--concurrency: "),
         (vec!["known", "--url", "http://127.0.0.1:9"], "nobody says how much memory"),
