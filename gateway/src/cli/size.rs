@@ -14,6 +14,7 @@ mod progress;
 mod quantiles;
 mod replay;
 mod report;
+mod resize;
 mod target;
 mod text;
 mod track;
@@ -50,6 +51,8 @@ use super::terminal;
 const TIME: &str = "10m";
 /// Peaks are those of windows of this length, when nobody says.
 const WINDOW: Duration = Duration::from_secs(1);
+/// And in a cluster, whose kubelets look every ten seconds.
+const CLUSTER_WINDOW: Duration = Duration::from_secs(30);
 /// Windows shorter than that hold too few looks; longer ones too few windows.
 const WINDOW_MIN: Duration = Duration::from_millis(50);
 const WINDOW_MAX: Duration = Duration::from_secs(600);
@@ -87,7 +90,7 @@ pub(crate) struct Args {
     /// Drive nothing: watch the replicas that run for this long.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["mix", "replay", "concurrency", "time", "limited"])]
     watch: Option<Duration>,
-    /// Peaks are those of windows of this length: 1s, with --watch 10s.
+    /// Peaks are those of windows of this length: 1s, with --watch 10s, in a cluster 30s.
     #[arg(long, value_name = "TIME", value_parser = time)]
     window: Option<Duration>,
     /// Percent that a limit lies above what was measured.
@@ -102,6 +105,9 @@ pub(crate) struct Args {
     /// Put the answer into the table, if it is a yes, and show the change.
     #[arg(long)]
     write: bool,
+    /// Give the answer to the running pods, if it is a yes (Kubernetes 1.33 and later).
+    #[arg(long, requires = "cluster")]
+    resize: bool,
     /// Keep the run in this folder: report.json, report.txt, windows.jsonl, plot.svg.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -118,7 +124,11 @@ enum Format {
 
 impl Args {
     fn window(&self) -> Duration {
-        let default = if self.watch.is_some() { watch::WINDOW } else { WINDOW };
+        let default = match self.watch {
+            _ if self.target.cluster => CLUSTER_WINDOW,
+            Some(_) => watch::WINDOW,
+            None => WINDOW,
+        };
         self.window.unwrap_or(default)
     }
 }
@@ -175,13 +185,17 @@ fn measure_and_report(args: &Args) -> Result<ExitCode, String> {
     };
     keep(args, &report)?;
     if !verdict.is_yes() {
-        if args.write {
-            eprintln!("nothing was written: there is no answer");
+        if args.write || args.resize {
+            eprintln!("nothing was changed: there is no answer");
         }
         return Ok(ExitCode::FAILURE);
     }
     if args.write {
         show(args, &write::write(&args.config, &agent.name, &verdict.sizes)?);
+    }
+    if args.resize {
+        let place = target::place(&args.target, &checked.table, agent)?;
+        eprint!("{}", block_on(resize::resize(&place, &verdict.sizes))?);
     }
     Ok(printed)
 }
@@ -282,7 +296,8 @@ async fn measure(
     let Target { base, track, mut single, limit } = begun;
     let flight = Arc::new(Flight::default());
     let driver = Arc::new(Driver::new(load, base, flight, agent.timeout)?);
-    let clocks = Clocks { window: args.window(), every: every(args.window()), total: args.time };
+    let every = if args.target.cluster { meter::pods::EVERY } else { every(args.window()) };
+    let clocks = Clocks { window: args.window(), every, total: args.time };
     let progress = Progress::new(&agent.name, args.time);
     let mut measured =
         measure::drive(track, &driver, single.as_mut(), clocks, &mut endings, progress).await;

@@ -3,13 +3,14 @@
 //! `benches/size/run` does.
 
 mod agent;
+mod cluster;
 mod refusals;
 mod watch;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{run, switchyard};
+use super::{outcome, run, switchyard};
 use agent::Known;
 
 /// How far what is found may be from what is true.

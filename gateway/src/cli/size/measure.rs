@@ -17,6 +17,9 @@ use crate::cli::up::single::Single;
 /// How long an agent that can't be read may stay away: started anew, most are back within it.
 const AWAY_MAX: Duration = Duration::from_secs(15);
 
+/// And that many looks, where they are rarer.
+const AWAY_LOOKS: u32 = 3;
+
 /// What came of it.
 pub(super) struct Measured {
     pub(super) tracks: Vec<Track>,
@@ -109,7 +112,7 @@ async fn look_on(
     progress: &mut Progress,
 ) {
     let mut seen = Instant::now();
-    while seen.elapsed() < AWAY_MAX {
+    while seen.elapsed() < AWAY_MAX.max(clocks.every * AWAY_LOOKS) {
         time::sleep(until_next(clocks.every)).await;
         if track.look(|| driver.flight.look()).await {
             seen = Instant::now();

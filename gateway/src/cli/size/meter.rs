@@ -3,6 +3,7 @@
 
 pub(super) mod cgroup;
 pub(super) mod metrics;
+pub(super) mod pods;
 pub(super) mod ports;
 pub(super) mod process;
 
@@ -29,6 +30,8 @@ pub(super) enum Meter {
     Process(process::Process),
     /// What it says of itself.
     Metrics(metrics::Metrics),
+    /// What the cluster says of a pod.
+    Pod(pods::PodMeter),
 }
 
 impl Meter {
@@ -37,6 +40,7 @@ impl Meter {
         match self {
             Meter::Process(process) => process.look(),
             Meter::Metrics(metrics) => metrics.look().await,
+            Meter::Pod(pod) => pod.look().await,
         }
     }
 
@@ -45,6 +49,7 @@ impl Meter {
         match self {
             Meter::Process(process) => process.describe(),
             Meter::Metrics(_) => "resident memory by the agent's own metrics".to_owned(),
+            Meter::Pod(pod) => pod.describe(),
         }
     }
 
@@ -53,6 +58,7 @@ impl Meter {
         match self {
             Meter::Process(process) => process.limit(),
             Meter::Metrics(_) => None,
+            Meter::Pod(pod) => pod.limit(),
         }
     }
 }

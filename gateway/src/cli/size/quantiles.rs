@@ -60,7 +60,9 @@ impl Sketch {
 
     /// The value that so great a part doesn't exceed; 0 when it is empty.
     pub(super) fn at(&self, part: f64) -> f64 {
-        self.0.quantile(part.clamp(0.0, 1.0)).ok().flatten().unwrap_or(0.0)
+        let value = self.0.quantile(part.clamp(0.0, 1.0)).ok().flatten().unwrap_or(0.0);
+        // The ends are known exactly.
+        value.clamp(self.0.min().unwrap_or(0.0), self.max())
     }
 
     /// A quantile of what the values were drawn from, when they tell as much as `worth` independent
@@ -127,7 +129,8 @@ mod tests {
             to.add(f64::from(i) * 1e5);
         });
         one.merge(&other);
-        assert_eq!((one.count(), one.max()), (10_000, 1e9));
+        assert_eq!((one.count(), one.max(), one.at(1.0)), (10_000, 1e9, 1e9));
+        assert_eq!(Sketch::default().at(0.5), 0.0);
         for part in [0.5, 0.9, 0.99] {
             let (value, exact) = (one.at(part), part * 1e9);
             assert!((value / exact - 1.0).abs() < ERROR + 1e-4, "{part}: {value}");

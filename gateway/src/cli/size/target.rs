@@ -6,6 +6,7 @@ use config::{Agent, Protocol, Table};
 use reqwest::Url;
 
 use super::meter::metrics::Metrics;
+use super::meter::pods::Place;
 use super::meter::{Meter, ports, process::Process};
 use super::track::Track;
 use super::watch::Whom;
@@ -24,6 +25,13 @@ pub(super) struct Args {
     /// With --watch: the admin port of the gateway whose replicas are watched. By default the table's.
     #[arg(long, value_name = "URL", env = "SWITCHYARD_ADMIN_URL", value_parser = http::base_url, conflicts_with = "url")]
     pub(super) admin: Option<Url>,
+    /// In a cluster: measure the pods of the agent's Service, by the credentials that kubectl uses. With
+    /// --watch, or driven at --url, a gateway's or a forwarded port.
+    #[arg(long, conflicts_with_all = ["pid", "limited"])]
+    pub(super) cluster: bool,
+    /// The pods' namespace, when it is not the table's.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub(super) namespace: Option<String>,
     /// Start the agent under the table's memory limit. By default it has none, so that it shows what it needs.
     #[arg(long, conflicts_with = "url")]
     pub(super) limited: bool,
@@ -50,6 +58,10 @@ impl Target {
             return Err("--pid is driven at its --url".to_owned());
         }
         match &args.url {
+            Some(url) if args.cluster => pod(url, &place(args, table, agent)?, window).await,
+            None if args.cluster => {
+                Err("pods are driven at --url: a gateway's http://HOST/agents/TYPE, or a port that kubectl port-forward opened".to_owned())
+            }
             Some(url) => running(url, args.pid, window).await,
             None => started(args, table, agent, window).await,
         }
@@ -58,6 +70,14 @@ impl Target {
 
 /// Whom to watch, without driving.
 pub(super) fn whom(args: &Args, table: &Table, agent: &Agent) -> Result<Whom, String> {
+    if args.cluster {
+        let place = place(args, table, agent)?;
+        let gateway = match &args.admin {
+            Some(admin) => Some(Box::new(gateway(admin, agent)?)),
+            None => None,
+        };
+        return Ok(Whom::Pods { place, gateway });
+    }
     if args.url.is_some() || args.pid.is_some() {
         return Ok(Whom::One { url: args.url.clone(), pid: args.pid });
     }
@@ -67,8 +87,34 @@ pub(super) fn whom(args: &Args, table: &Table, agent: &Agent) -> Result<Whom, St
     }
     let admin =
         args.admin.clone().map_or_else(|| http::base_url(&format!("http://{listens}")), Ok)?;
-    let (client, agent) = (http::client(&admin)?, agent.name.clone());
-    Ok(Whom::Gateway { admin, client, agent })
+    gateway(&admin, agent)
+}
+
+fn gateway(admin: &Url, agent: &Agent) -> Result<Whom, String> {
+    let client = http::client(admin)?;
+    Ok(Whom::Gateway { admin: admin.clone(), client, agent: agent.name.clone() })
+}
+
+/// Where the agent's pods are.
+pub(super) fn place(args: &Args, table: &Table, agent: &Agent) -> Result<Place, String> {
+    let service = agent.service.as_ref().ok_or_else(|| {
+        format!("{} has no `service` in the table, by which its pods are found", agent.name)
+    })?;
+    Place::new(service, args.namespace.as_ref().unwrap_or(&table.kubernetes.namespace))
+}
+
+/// The one pod that is driven: what is under way can't be told apart over several.
+async fn pod(url: &Url, place: &Place, window: Duration) -> Result<Target, String> {
+    let mut pods = place.list().await?;
+    let (Some(pod), true) = (pods.pop(), pods.is_empty()) else {
+        let (count, service) = (pods.len(), &place.service);
+        let count = if count == 0 { 0 } else { count + 1 };
+        return Err(format!(
+            "{service} has {count} running pods, and one is driven: scale it to 1 meanwhile, or use --watch"
+        ));
+    };
+    let track = Track::new(pod.name.clone(), Meter::Pod(place.meter(pod)), None, window);
+    Ok(Target { base: url.clone(), track, single: None, limit: None })
 }
 
 async fn started(

@@ -11,6 +11,8 @@ use tokio::time::{self, MissedTickBehavior, interval};
 
 use super::flight::{Failures, Now};
 use super::measure::Measured;
+use super::meter::Meter;
+use super::meter::pods::{self, Listed, Place};
 use super::progress::Progress;
 use super::target;
 use super::track::Track;
@@ -32,6 +34,8 @@ pub(super) enum Whom {
     Gateway { admin: Url, client: Client, agent: String },
     /// One, at this address or of this process.
     One { url: Option<Url>, pid: Option<u32> },
+    /// All pods of a cluster's Service; where a gateway is named, with what is under way at each.
+    Pods { place: Place, gateway: Option<Box<Whom>> },
 }
 
 #[derive(Deserialize)]
@@ -46,21 +50,34 @@ struct Endpoint {
 }
 
 impl Whom {
-    /// Every replica there is, by its address, with what is under way there.
-    async fn list(&self) -> Result<Vec<(String, u32)>, String> {
-        let Whom::Gateway { admin, client, agent } = self else { return Ok(Vec::new()) };
-        let url = http::join(admin, &["api", "agents", agent]);
-        let failed = |error: reqwest::Error| {
-            let why = http::causes(&error.without_url());
-            format!(
-                "{url} doesn't say who runs: {why} (--admin names a gateway's admin port, --url one replica)"
-            )
-        };
-        let asked = client.get(url.clone()).timeout(ANSWER).send().await;
-        let answer = asked.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-        let state: State = answer.json().await.map_err(failed)?;
-        let all = state.endpoints.into_iter();
-        Ok(all.map(|endpoint| (endpoint.address, endpoint.in_flight)).collect())
+    /// Between two looks.
+    fn every(&self) -> Duration {
+        if matches!(self, Whom::Pods { .. }) { pods::EVERY } else { EVERY }
+    }
+
+    /// Every replica there is, by its address or pod, with what is under way there; `None` where nobody
+    /// lists any.
+    async fn list(&self) -> Result<Option<Vec<(String, u32)>>, String> {
+        match self {
+            Whom::One { .. } => Ok(None),
+            Whom::Gateway { admin, client, agent } => {
+                of_gateway(admin, client, agent).await.map(Some)
+            }
+            Whom::Pods { place, gateway } => {
+                let loads = match gateway.as_deref() {
+                    Some(Whom::Gateway { admin, client, agent }) => {
+                        of_gateway(admin, client, agent).await?
+                    }
+                    _ => Vec::new(),
+                };
+                let loads = pods::by_ip(&loads);
+                let load = |pod: Listed| {
+                    let under_way = loads.get(&pod.ip).copied().unwrap_or(0);
+                    (pod.name, under_way)
+                };
+                Ok(Some(place.list().await?.into_iter().map(load).collect()))
+            }
+        }
     }
 
     async fn first(&self, window: Duration) -> Result<HashMap<String, Track>, String> {
@@ -74,8 +91,8 @@ impl Whom {
             return Ok(HashMap::from([(name.clone(), Track::new(name, meter, port, window))]));
         }
         let (mut tracks, mut why) = (HashMap::new(), "it has no replica now".to_owned());
-        for (address, _) in self.list().await? {
-            match open(&address, window).await {
+        for (address, _) in self.list().await?.unwrap_or_default() {
+            match self.open(&address, window).await {
                 Ok(track) => drop(tracks.insert(address, track)),
                 Err(error) => why = error,
             }
@@ -84,10 +101,37 @@ impl Whom {
     }
 }
 
-async fn open(address: &str, window: Duration) -> Result<Track, String> {
-    let url = http::base_url(&format!("http://{address}"))?;
-    let (meter, port) = target::meter(&url, None).await?;
-    Ok(Track::new(address.to_owned(), meter, port, window))
+impl Whom {
+    async fn open(&self, name: &str, window: Duration) -> Result<Track, String> {
+        if let Whom::Pods { place, .. } = self {
+            let pod = place.list().await?.into_iter().find(|pod| pod.name == name);
+            let pod = pod.ok_or_else(|| format!("pod {name} is gone"))?;
+            return Ok(Track::new(name.to_owned(), Meter::Pod(place.meter(pod)), None, window));
+        }
+        let url = http::base_url(&format!("http://{name}"))?;
+        let (meter, port) = target::meter(&url, None).await?;
+        Ok(Track::new(name.to_owned(), meter, port, window))
+    }
+}
+
+/// The replicas that a gateway's admin port lists.
+async fn of_gateway(
+    admin: &Url,
+    client: &Client,
+    agent: &str,
+) -> Result<Vec<(String, u32)>, String> {
+    let url = http::join(admin, &["api", "agents", agent]);
+    let failed = |error: reqwest::Error| {
+        let why = http::causes(&error.without_url());
+        format!(
+            "{url} doesn't say who runs: {why} (--admin names a gateway's admin port, --url one replica)"
+        )
+    };
+    let asked = client.get(url.clone()).timeout(ANSWER).send().await;
+    let answer = asked.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let state: State = answer.json().await.map_err(failed)?;
+    let all = state.endpoints.into_iter();
+    Ok(all.map(|endpoint| (endpoint.address, endpoint.in_flight)).collect())
 }
 
 /// All replicas while it is watched.
@@ -100,7 +144,7 @@ struct Watched {
 
 impl Watched {
     /// Takes up who is new, and puts aside who isn't listed any more.
-    async fn follow(&mut self, listed: &[(String, u32)]) {
+    async fn follow(&mut self, whom: &Whom, listed: &[(String, u32)]) {
         let known: Vec<String> = self.now.keys().cloned().collect();
         for address in
             known.iter().filter(|known| listed.iter().all(|(address, _)| address != *known))
@@ -114,7 +158,7 @@ impl Watched {
         for (address, _) in listed {
             if !self.now.contains_key(address)
                 && self.now.len() < TRACKS
-                && let Ok(track) = open(address, self.window).await
+                && let Ok(track) = whom.open(address, self.window).await
             {
                 self.now.insert(address.clone(), track);
             }
@@ -147,17 +191,14 @@ pub(super) async fn watch(
         Watched { now: whom.first(window).await?, gone: Vec::new(), loads: HashMap::new(), window };
     let began = Instant::now();
     let looked = async {
-        let mut ticks = interval(EVERY.min(window));
+        let mut ticks = interval(whom.every().min(window));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let listed = match whom {
-                Whom::One { .. } => Ok(Vec::new()),
-                Whom::Gateway { .. } => whom.list().await,
-            };
             // While the gateway is away, those that are known are looked at without their load.
-            if let (Ok(listed), Whom::Gateway { .. }) = (&listed, whom) {
-                watched.follow(listed).await;
+            let listed = whom.list().await.ok().flatten();
+            if let Some(listed) = &listed {
+                watched.follow(whom, listed).await;
             }
             let read = watched.look(&listed.unwrap_or_default()).await;
             progress.show(began.elapsed(), || line(&watched, read));

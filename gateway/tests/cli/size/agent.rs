@@ -186,6 +186,6 @@ fn serve(stream: &TcpStream, known: Known) -> io::Result<()> {
             }
         }
         let mut to = stream;
-        write!(to, "HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok")?;
+        to.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok").as_bytes())?;
     }
 }
