@@ -5,6 +5,7 @@
 mod agent;
 mod cluster;
 mod refusals;
+mod runs;
 mod watch;
 
 use serde_json::Value;
@@ -69,7 +70,7 @@ fn time(otherwise: &str) -> String {
 fn known_quantiles_are_found() {
     let yard = Yard::new(Known { base: 160 << 20, spread: 120 << 20, ..Known::default() });
     let time = time("85s");
-    let settings = ["--time", &time, "--window", "200ms", "--concurrency", "2"];
+    let settings = ["--time", &time, "--window", "200ms", "--concurrency", "2", "--write"];
     let (code, report, err) = yard.size(&settings);
     assert_eq!((code, &report["answer"]), (Some(0), &"yes".into()), "{err}{report:#}");
     let rest = yard.known.base as f64 + yard.overhead(&report);
@@ -81,6 +82,14 @@ fn known_quantiles_are_found() {
     let p99 = rest + yard.known.level(0.99);
     assert!(limit >= p99 * 1.15 * (1.0 - WITHIN) && limit < p99 * 1.3, "{limit} for {p99}");
     assert_eq!(report["recommended"]["max_in_flight"], 2);
+    let table = std::fs::read_to_string(yard.path("t.toml")).unwrap();
+    assert!(
+        table.starts_with("# A table for tests.\n") && table.contains("max_in_flight = 2\n"),
+        "{table}"
+    );
+    let (code, _, problems) = run(&["check", "--config", &yard.path("t.toml")]);
+    assert_eq!(code, Some(0), "{problems}");
+    assert!(err.contains("+limits = { cpu = "), "{err}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use resvg::{tiny_skia, usvg};
 
@@ -44,7 +45,8 @@ pub(super) struct Plot<'a> {
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
-type Area<'a, 'b> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Writes it as what the file's name ends with: `.svg` or `.png`.
 pub(super) fn write(path: &Path, plot: &Plot) -> Result<(), String> {
@@ -147,6 +149,20 @@ impl Plot<'_> {
             .x_desc(name)
             .y_desc("peak of each window, MiB")
             .draw()?;
+        self.points(&mut chart, begin, unit)?;
+        self.lines(&mut chart, right)?;
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(FAINT)
+            .label_font((FONT, 13, &INK))
+            .draw()?;
+        Ok(())
+    }
+
+    /// The windows, coloured by what the load was doing.
+    fn points(&self, chart: &mut Chart<'_, '_>, begin: f64, unit: f64) -> Drawn {
         for (phase, colour, name) in [
             (Phase::Rest, GREY, "at rest"),
             (Phase::Warm, GREEN, "first requests"),
@@ -169,6 +185,11 @@ impl Plot<'_> {
                 .label(name)
                 .legend(move |(x, y)| Circle::new((x + 9, y), 4, colour.filled()));
         }
+        Ok(())
+    }
+
+    /// The quantiles and the limit, from left to right.
+    fn lines(&self, chart: &mut Chart<'_, '_>, right: f64) -> Drawn {
         let memory = &self.answer.memory;
         let quantiles =
             [("p50", memory.p50.value), ("p90", memory.p90.value), ("p99", memory.p99.value)];
@@ -187,13 +208,6 @@ impl Plot<'_> {
                 .label(format!("{name} {:.0} MiB", value / MIB))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(FAINT)
-            .label_font((FONT, 13, &INK))
-            .draw()?;
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PID")]
     pub(super) pid: Option<u32>,
     /// With --watch: the admin port of the gateway whose replicas are watched. By default the table's.
-    #[arg(long, value_name = "URL", env = "SWITCHYARD_ADMIN_URL", value_parser = http::base_url, conflicts_with = "url")]
+    #[arg(long, value_name = "URL", env = "SWITCHYARD_ADMIN_URL", value_parser = http::base_url)]
     pub(super) admin: Option<Url>,
     /// In a cluster: measure the pods of the agent's Service, by the credentials that kubectl uses. With
     /// --watch, or driven at --url, a gateway's or a forwarded port.

@@ -273,7 +273,7 @@ fn neat_by(bytes: u64, least: u64) -> u64 {
 }
 
 fn step(millis: f64, step: u64) -> u64 {
-    (millis.max(1.0) as u64).div_ceil(step) * step
+    (millis.max(1.0).ceil() as u64).div_ceil(step) * step
 }
 
 /// Two significant digits, rounded up.

@@ -79,7 +79,24 @@ fn patched(text: &str, agent: &str, sizes: &Sizes) -> Result<String, String> {
         }
         tidy(memory_item(own));
     }
+    keep_head(&mut document, agent);
     Ok(document.to_string())
+}
+
+/// Where only `[agents.x.deployment]` was written, `[agents.x]` now stands before it: what stood above, such
+/// as the head of the file, stays above.
+fn keep_head(document: &mut DocumentMut, agent: &str) {
+    let own = document["agents"].get_mut(agent).and_then(Item::as_table_mut);
+    let Some(own) =
+        own.filter(|own| own.is_implicit() && own.iter().any(|(_, item)| item.is_value()))
+    else {
+        return;
+    };
+    let first = own.iter_mut().filter_map(|(_, item)| item.as_table_mut());
+    let Some(first) = first.min_by_key(|table| table.position()) else { return };
+    let above = first.decor().prefix().cloned().unwrap_or_default();
+    first.decor_mut().set_prefix("\n");
+    own.decor_mut().set_prefix(above);
 }
 
 fn memory_item(own: &mut dyn TableLike) -> Option<&mut Item> {
@@ -172,8 +189,8 @@ mod tests {
     #[test]
     fn what_is_not_there_is_added_where_it_belongs() {
         check(
-            "[agents.qa.deployment]\ncommand = [\"agent\"]\n",
-            "[agents.qa]\nmax_in_flight = 8\nmemory = { base = \"6MiB\", per_body_byte = 42 }\n\
+            "# Head.\n\n# Its own.\n[agents.qa.deployment]\ncommand = [\"agent\"]\n",
+            "# Head.\n\n# Its own.\n[agents.qa]\nmax_in_flight = 8\nmemory = { base = \"6MiB\", per_body_byte = 42 }\n\n\
              [agents.qa.deployment]\ncommand = [\"agent\"]\n\
              requests = { cpu = \"250m\", memory = \"96MiB\" }\nlimits = { cpu = \"1\", memory = \"160MiB\" }\n",
         );
@@ -193,7 +210,7 @@ mod tests {
         check(
             "[agents.qa.deployment]\ncommand = [\"agent\"]\n[agents.qa.deployment.limits]\nmemory = \"1Gi\"\n\
              [agents.qa.memory]\nbase = \"1MiB\" # old\n",
-            "[agents.qa]\nmax_in_flight = 8\n[agents.qa.deployment]\ncommand = [\"agent\"]\n\
+            "[agents.qa]\nmax_in_flight = 8\n\n[agents.qa.deployment]\ncommand = [\"agent\"]\n\
              requests = { cpu = \"250m\", memory = \"96MiB\" }\n[agents.qa.deployment.limits]\nmemory = \"160MiB\"\ncpu = \"1\"\n\
              [agents.qa.memory]\nbase = \"6MiB\" # old\nper_body_byte = 42\n",
         );
