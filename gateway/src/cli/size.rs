@@ -295,8 +295,11 @@ async fn measure(
     };
     let Target { base, track, mut single, limit } = begun;
     let flight = Arc::new(Flight::default());
-    let driver = Arc::new(Driver::new(load, base, flight, agent.timeout)?);
-    let every = if args.target.cluster { meter::pods::EVERY } else { every(args.window()) };
+    let driver = Arc::new(Driver::new(load, base, flight, agent)?);
+    let every = match args.target.cluster {
+        true => meter::pods::EVERY.min(args.window()),
+        false => every(args.window()),
+    };
     let clocks = Clocks { window: args.window(), every, total: args.time };
     let progress = Progress::new(&agent.name, args.time);
     let mut measured =

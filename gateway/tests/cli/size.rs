@@ -69,10 +69,11 @@ fn time(otherwise: &str) -> String {
 #[test]
 fn known_quantiles_are_found() {
     let yard = Yard::new(Known { base: 160 << 20, spread: 120 << 20, ..Known::default() });
-    let time = time("85s");
-    let settings = ["--time", &time, "--window", "200ms", "--concurrency", "2", "--write"];
-    let (code, report, err) = yard.size(&settings);
-    assert_eq!((code, &report["answer"]), (Some(0), &"yes".into()), "{err}{report:#}");
+    let time = time("90s");
+    // As long as a level lasts.
+    let settings = ["--time", &time, "--window", "400ms", "--concurrency", "2"];
+    let (_, report, err) = yard.size(&settings);
+    assert!(report["windows"].as_u64() > Some(150), "{err}{report:#}");
     let rest = yard.known.base as f64 + yard.overhead(&report);
     for (name, part) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
         check(name, &report["memory"][name]["value"], rest + yard.known.level(part));
@@ -81,32 +82,42 @@ fn known_quantiles_are_found() {
     let limit = report["recommended"]["limit_memory"].as_f64().unwrap();
     let p99 = rest + yard.known.level(0.99);
     assert!(limit >= p99 * 1.15 * (1.0 - WITHIN) && limit < p99 * 1.3, "{limit} for {p99}");
-    assert_eq!(report["recommended"]["max_in_flight"], 2);
-    let table = std::fs::read_to_string(yard.path("t.toml")).unwrap();
-    assert!(
-        table.starts_with("# A table for tests.\n") && table.contains("max_in_flight = 2\n"),
-        "{table}"
-    );
-    let (code, _, problems) = run(&["check", "--config", &yard.path("t.toml")]);
-    assert_eq!(code, Some(0), "{problems}");
+}
+
+#[test]
+fn an_answer_is_put_into_the_table() {
+    let yard = Yard::new(Known { base: 64 << 20, ..Known::default() });
+    let settings = ["--time", "25s", "--window", "50ms", "--concurrency", "2", "--write"];
+    let (code, report, err) = yard.size(&settings);
+    assert_eq!((code, &report["answer"]), (Some(0), &"yes".into()), "{err}{report:#}");
+    let recommended = &report["recommended"];
+    let limit = recommended["limit_memory"].as_f64().unwrap() / f64::from(64 << 20);
+    assert!((1.15..1.4).contains(&limit), "{report:#}");
+    assert_eq!(recommended["max_in_flight"], 2);
+    let path = yard.path("t.toml");
+    let table = std::fs::read_to_string(&path).unwrap();
+    assert!(table.starts_with("# A table for tests.\n"), "{table}");
+    assert!(table.contains("max_in_flight = 2\n"), "{table}");
     assert!(err.contains("+limits = { cpu = "), "{err}");
+    let (code, _, problems) = run(&["check", "--config", &path]);
+    assert_eq!(code, Some(0), "{problems}");
 }
 
 #[test]
 fn what_a_request_and_a_byte_take_is_found() {
     let yard = Yard::new(Known {
         base: 160 << 20,
-        per_request: 6 << 20,
-        per_byte: 200,
-        hold_ms: 400,
+        per_request: 12 << 20,
+        per_byte: 100,
+        hold_ms: 800,
         ..Known::default()
     });
     let mix = yard.path("mix.toml");
     let text = "[arrival]\nconcurrency = [1, 2, 4]\n\
                 [[request]]\nsize = { min = \"8KiB\", max = \"64KiB\" }\n";
     std::fs::write(&mix, text).unwrap();
-    let time = time("75s");
-    let (_, report, err) = yard.size(&["--time", &time, "--window", "250ms", "--mix", &mix]);
+    let time = time("90s");
+    let (_, report, err) = yard.size(&["--time", &time, "--window", "400ms", "--mix", &mix]);
     assert_eq!(report["fit"]["usable"], true, "{err}{report:#}");
     let Known { base, per_request, per_byte, .. } = yard.known;
     let rest = base as f64 + yard.overhead(&report);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fit::Fit;
 use super::measure::Measured;
 use super::quantiles::{Quantile, Sketch};
-use super::trend::{growth, independent, median};
+use super::trend::{growth, median, worth};
 use super::windows::{Phase, Window};
 
 /// Rows of memory by what is under way; with more levels than that, they are taken together by doubling.
@@ -82,7 +82,7 @@ impl Answer {
             let values = |track: &super::track::Track| -> Vec<f64> {
                 track.windows(Phase::Hold).iter().filter_map(value).collect()
             };
-            measured.tracks.iter().map(|track| independent(&values(track))).sum()
+            measured.tracks.iter().map(|track| worth(&values(track))).sum()
         };
         let worth = of_track(|window| Some(window.peak as f64));
         let cpu_worth = of_track(|window| window.cpu_millis);

@@ -1,11 +1,13 @@
 //! The load: requests of a mix or a recording, sent as they are to arrive, counted while they are under
 //! way, until the time is over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use config::Agent;
 use reqwest::{Client, Url};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,6 +30,7 @@ pub(super) const REST: Duration = Duration::from_secs(2);
 const STEPS: [f64; 3] = [0.1, 0.6, 0.95];
 /// The most requests of one run: a closed loop against an agent that answers at once ends, too.
 const CALLS_MAX: u64 = 10_000_000;
+const AGENT_TYPE: &str = "x-agent-type";
 /// The seed of the load: two runs ask the same.
 const SEED: u64 = 6;
 
@@ -82,14 +85,24 @@ impl Load {
     }
 }
 
+/// What the gateway would do to a request for this agent.
+#[derive(Debug, Clone)]
+struct Asked {
+    name: String,
+    /// As callers ask, to as the agent is asked; none where a gateway is on the way.
+    paths: BTreeMap<String, String>,
+    /// For one request.
+    timeout: Duration,
+}
+
 /// Who sends.
 pub(super) struct Driver {
     pub(super) load: Load,
     pub(super) client: Client,
     pub(super) base: Url,
     pub(super) flight: Arc<Flight>,
-    /// For one request.
-    pub(super) timeout: Duration,
+    /// Whom it asks, as far as requests are made for it.
+    agent: Asked,
     next: Mutex<(u64, fastrand::Rng)>,
 }
 
@@ -101,15 +114,20 @@ struct Step {
 }
 
 impl Driver {
+    /// `base` is the agent, or its place at a gateway (`/agents/TYPE`).
     pub(super) fn new(
         load: Load,
         base: Url,
         flight: Arc<Flight>,
-        timeout: Duration,
+        agent: &Agent,
     ) -> Result<Driver, String> {
         let client = http::client(&base)?;
         let next = Mutex::new((0, fastrand::Rng::with_seed(SEED)));
-        Ok(Driver { load, client, base, flight, timeout, next })
+        let mount = format!("/agents/{}", agent.name);
+        let by_gateway = base.path().trim_end_matches('/').ends_with(&mount);
+        let paths = if by_gateway { BTreeMap::new() } else { agent.paths.clone() };
+        let agent = Asked { name: agent.name.clone(), paths, timeout: agent.timeout };
+        Ok(Driver { load, client, base, flight, agent, next })
     }
 
     /// Sends until the time is over; what is under way then is given up. Dropping it ends it at once.
@@ -240,10 +258,15 @@ impl Driver {
         let mut url = self.base.clone();
         let (path, query) =
             call.path.split_once('?').map_or((&*call.path, None), |(p, q)| (p, Some(q)));
+        let path = self.agent.paths.get(path).map_or(path, String::as_str);
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         url.set_query(query);
         let mut request =
-            self.client.request(call.method, url).timeout(self.timeout).body(call.body);
+            self.client.request(call.method, url).timeout(self.agent.timeout).body(call.body);
+        // As the gateway tells agents that share their replicas.
+        if !call.headers.iter().any(|(name, _)| name == AGENT_TYPE) {
+            request = request.header(AGENT_TYPE, &self.agent.name);
+        }
         for (name, value) in call.headers {
             request = request.header(name, value);
         }

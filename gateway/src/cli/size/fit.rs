@@ -1,6 +1,7 @@
 //! Memory as a sum: what the agent takes at rest, so much for each request under way, and so much for
 //! each byte of their bodies. Least squares without negative parts, with what chance leaves open.
 
+use super::trend::median;
 use super::windows::Window;
 
 /// Parts of the sum: base, per request, per byte.
@@ -10,6 +11,11 @@ const DRAWINGS: usize = 400;
 const SEED: u64 = 22;
 /// Windows that are drawn together: neighbours hang together.
 const BLOCK: usize = 5;
+/// A window that lies this many median errors below the sum is left out: four standard deviations, were the
+/// errors normal. So many rounds, and no more windows than leave this part of them.
+const FAR_BELOW: f64 = 6.0;
+const ROUNDS: usize = 3;
+const TAKEN_MIN: f64 = 0.8;
 /// The fewest windows that a fit is made of.
 const WINDOWS_MIN: usize = 20;
 /// A fit is good when it is off by no more than this part of the mean, and explains this part of what
@@ -72,8 +78,8 @@ impl Fit {
         if !some(|row| row.x[1]) && !some(|row| row.x[2]) {
             return Err("neither the requests under way nor their bytes varied".to_owned());
         }
-        let best = solve(&Sums::of(rows.iter())).ok_or("the windows don't tell the parts apart")?;
-        let drawn = drawings(&rows);
+        let (best, taken) = settled(&rows).ok_or("the windows don't tell the parts apart")?;
+        let drawn = drawings(&taken);
         let part = |index: usize| {
             let mut values: Vec<f64> = drawn.iter().map(|one| one[index]).collect();
             values.sort_by(f64::total_cmp);
@@ -142,6 +148,7 @@ impl Fit {
 }
 
 /// A window as the fit sees it.
+#[derive(Clone, Copy)]
 struct Row {
     x: [f64; PARTS],
     y: f64,
@@ -169,6 +176,24 @@ fn errors(rows: &[Row], best: &[f64; PARTS], fit: Fit) -> Fit {
     let off = (squares / n).sqrt();
     let explains = if varies > 0.0 { 1.0 - squares / varies } else { 0.0 };
     Fit { off, off_part: off / mean.max(1.0), off_most, above, explains, ..fit }
+}
+
+/// The best sum, and the windows that it was made of: without those in which requests had not yet taken
+/// what they take, or had given it back, which lie far below it. None lies far above without reason.
+fn settled(rows: &[Row]) -> Option<([f64; PARTS], Vec<Row>)> {
+    let mut taken = rows.to_vec();
+    let mut best = solve(&Sums::of(taken.iter()))?;
+    for _ in 0..ROUNDS {
+        let spread: Vec<f64> = taken.iter().map(|row| row.error(&best).abs()).collect();
+        let least = -median(&spread) * FAR_BELOW;
+        let left: Vec<Row> = rows.iter().filter(|row| row.error(&best) >= least).copied().collect();
+        if (left.len() as f64) < rows.len() as f64 * TAKEN_MIN {
+            break;
+        }
+        taken = left;
+        best = solve(&Sums::of(taken.iter()))?;
+    }
+    Some((best, taken))
 }
 
 /// Fits to windows drawn in blocks, with putting back.
@@ -304,6 +329,17 @@ mod tests {
         let more: Vec<Window> =
             all.iter().map(|window| Window { peak: window.peak * 2, ..*window }).collect();
         assert!(fit.tried_on(&more).objection().unwrap().contains("over the hold"));
+    }
+
+    #[test]
+    fn requests_that_have_not_taken_theirs_yet_do_not_pull_it_down() {
+        let sum = |n: f64, bytes: f64| 100.0 * MIB + n * 6.0 * MIB + bytes * 50.0;
+        let all = windows(|n, bytes, chance| {
+            sum(n, bytes) + chance * 0.2 * MIB - if chance > 0.9 { n * 3.0 * MIB } else { 0.0 }
+        });
+        let fit = Fit::of(&all).unwrap();
+        assert!((fit.per_request.value / MIB - 6.0).abs() < 0.06, "{fit:?}");
+        assert_eq!(fit.windows, all.len());
     }
 
     #[test]

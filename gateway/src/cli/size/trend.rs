@@ -3,6 +3,14 @@
 
 /// The correlation that chance alone seldom exceeds is this over the root of their count.
 const CHANCE: f64 = 1.96;
+/// Wandering within this part of the level is a third of the usual headroom; flickering within this one is
+/// less than the sizes are rounded by.
+const WANDER_PART: f64 = 0.05;
+const FLICKER_PART: f64 = 0.01;
+/// Values to each side over which wandering is told from the rest.
+const AROUND: usize = 25;
+/// Of the flicker that is put over that of the values.
+const SEED: u64 = 5;
 /// Blocks that a trend is looked for in: enough for the test, few enough to be independent.
 const BLOCKS: usize = 24;
 /// The fewest values that can show a trend.
@@ -13,9 +21,36 @@ const SURE: f64 = 3.09;
 const GROWTH_PART: f64 = 0.02;
 const GROWTH_BYTES: f64 = 1024.0 * 1024.0;
 
+/// How many independent windows these peaks are worth. What comes before the last two thirds is warming up;
+/// what wanders slowly and little, or flickers by less than anybody would notice, is no dependence that
+/// matters: an agent whose memory stands still would otherwise never be known.
+pub(super) fn worth(values: &[f64]) -> f64 {
+    let late = &values[values.len() / 3..];
+    let level = median(late);
+    let slow: Vec<f64> = (0..late.len()).map(|at| around(late, at)).collect();
+    let wanders = part_of(&slow, 0.95) - part_of(&slow, 0.05) > level * WANDER_PART;
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut flicker = || (random.f64() - 0.5) * 2.0 * FLICKER_PART * level;
+    let left =
+        late.iter().zip(&slow).map(|(value, slow)| value - if wanders { 0.0 } else { *slow });
+    let left: Vec<f64> = left.map(|value| value + flicker()).collect();
+    independent(&left) * values.len() as f64 / late.len().max(1) as f64
+}
+
+/// The median of the values around one.
+fn around(values: &[f64], at: usize) -> f64 {
+    median(&values[at.saturating_sub(AROUND)..values.len().min(at + AROUND + 1)])
+}
+
+fn part_of(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get((sorted.len().saturating_sub(1) as f64 * part) as usize).copied().unwrap_or(0.0)
+}
+
 /// How many independent values these tell as much as: their count over the integrated
 /// autocorrelation time of their ranks, summed as far as it is more than chance.
-pub(super) fn independent(values: &[f64]) -> f64 {
+fn independent(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let ranks = ranks(values);
     let mean = (n - 1.0) / 2.0;
@@ -64,9 +99,11 @@ pub(super) fn growth(values: &[f64]) -> Option<f64> {
 }
 
 pub(super) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+    let (mut values, middle) = (values.to_vec(), values.len() / 2);
+    if values.is_empty() {
+        return 0.0;
+    }
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
 fn pairs(values: &[f64]) -> impl Iterator<Item = (usize, f64)> {
@@ -117,6 +154,25 @@ mod tests {
         let held: Vec<f64> = noise(100).iter().flat_map(|value| [*value; 8]).collect();
         let worth = independent(&held);
         assert!((70.0..140.0).contains(&worth), "{worth} of 800 in 100 groups");
+    }
+
+    #[test]
+    fn what_stands_still_but_for_a_little_is_known_well() {
+        let creeping: Vec<f64> =
+            (0..450).map(|i| 100.0 * MIB + f64::from(i) * MIB / 150.0).collect();
+        let steps: Vec<f64> = (0..450).map(|i| (100.0 + f64::from(i / 90)) * MIB).collect();
+        let warm: Vec<f64> = (0..450).map(|i| f64::from(i.min(120) + 20) * MIB).collect();
+        for values in [creeping, steps, warm, vec![5.0; 450]] {
+            assert!(worth(&values) > 299.0, "{}", worth(&values));
+        }
+        assert_eq!(worth(&[]), 0.0);
+    }
+
+    #[test]
+    fn large_slow_swings_are_few() {
+        let swings: Vec<f64> =
+            (0..450).map(|i| (100.0 + 30.0 * (f64::from(i) / 40.0).sin()) * MIB).collect();
+        assert!(worth(&swings) < 50.0, "{}", worth(&swings));
     }
 
     #[test]

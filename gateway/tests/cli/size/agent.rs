@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 /// How long a level lasts. The windows that it is looked at with are as long, and begin with it.
-const PERIOD: Duration = Duration::from_millis(200);
+const PERIOD: Duration = Duration::from_millis(400);
 /// The level is there in this part of its period; in the rest there is none, so that a busy machine doesn't
 /// move it into the next window.
 const THERE: (f64, f64) = (0.15, 0.8);

@@ -191,6 +191,16 @@ fn where_the_kubelet_may_not_be_asked_the_metrics_api_is() {
 }
 
 #[test]
+fn the_one_pod_is_driven_through_a_url() {
+    let (api, (url, requests)) = (Api::start(true, "33"), super::runs::agent());
+    let (code, report, err) = api.size(&["--url", &url, "--time", "8s", "--window", "500ms"]);
+    assert_eq!((code, &report["replicas"][0]), (Some(1), &"known-1".into()), "{err}");
+    assert!(requests.try_iter().count() > 0 && report["requests"]["failed"] == 0, "{report:#}");
+    let median = report["memory"]["p50"]["value"].as_f64().unwrap();
+    assert!((median / WORKING_SET as f64 - 1.0).abs() < 0.01, "{median}");
+}
+
+#[test]
 fn pods_are_driven_at_a_url_only() {
     let api = Api::start(true, "33");
     let (code, _, err) = api.size(&["--time", "5s", "--window", "1s"]);

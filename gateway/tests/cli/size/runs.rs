@@ -13,7 +13,7 @@ use super::agent::Known;
 use super::{Yard, outcome, switchyard};
 
 /// Answers every request with 200; gives its URL, and each first line and body as they come.
-fn agent() -> (String, mpsc::Receiver<(String, String)>) {
+pub(super) fn agent() -> (String, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/base", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "threads of a test, and nobody waits to send")]
@@ -57,6 +57,10 @@ fn serve(stream: &TcpStream, seen: &mpsc::Sender<(String, String)>) -> io::Resul
 fn a_recording_is_played_at_its_own_times_and_the_run_is_kept() {
     let (url, requests) = agent();
     let yard = Yard::new(Known::default());
+    let table = yard.path("t.toml");
+    let text =
+        std::fs::read_to_string(&table).unwrap() + "[agents.known.paths]\n\"/invoke\" = \"/run\"\n";
+    std::fs::write(&table, text).unwrap();
     let recording = yard.path("r.jsonl");
     let lines = "{\"at_ms\": 1500, \"body\": {\"input\": \"second\"}}\n{\"at_ms\": 0, \"path\": \"/x?y=1\", \"body\": \"first\"}\n";
     std::fs::write(&recording, lines).unwrap();
@@ -68,7 +72,7 @@ fn a_recording_is_played_at_its_own_times_and_the_run_is_kept() {
     let all: Vec<_> = requests.try_iter().collect();
     let expected = [
         ("POST /base/x?y=1 HTTP/1.1", "first"),
-        ("POST /base/invoke HTTP/1.1", "{\"input\":\"second\"}"),
+        ("POST /base/run HTTP/1.1", "{\"input\":\"second\"}"),
     ];
     assert_eq!(all, expected.map(|(line, body)| (line.to_owned(), body.to_owned())));
     assert_eq!(
