@@ -10,6 +10,10 @@ use crate::cli::units;
 /// Between two lines: as fast as somebody reads.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// A line that is longer than the terminal is wide is cut there: wrapped, it couldn't be taken back.
+const UNWRAPPED: &str = "\x1b[?7l";
+const WRAPPED: &str = "\x1b[?7h";
+
 pub(super) struct Progress {
     what: String,
     total: Duration,
@@ -33,7 +37,7 @@ impl Progress {
         let text =
             format!("{}: {} of {}, {}", self.what, units::time(after), units::time(total), line());
         // What can't be written is not worth stopping for.
-        let _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
+        let _ = write!(io::stderr().lock(), "\r\x1b[K{UNWRAPPED}{text}{WRAPPED}");
     }
 
     pub(super) fn clear(&mut self) {

@@ -329,3 +329,68 @@ fn lay<const N: usize>(
     };
     rows.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::measure::tests::climbed;
+    use super::*;
+
+    fn reported(change: impl FnOnce(&mut Measured)) -> (String, Value) {
+        let mut measured = climbed();
+        change(&mut measured);
+        let answer = Answer::of(&measured);
+        let verdict = Verdict::of(&measured, &answer, 0.15, None);
+        let now = Sizes { max_in_flight: Some(4), ..Sizes::default() };
+        let report = Report {
+            agent: "qa",
+            measured: &measured,
+            answer: &answer,
+            verdict: &verdict,
+            now: &now,
+        };
+        (report.text(), report.json())
+    }
+
+    #[test]
+    fn a_report_has_its_figures_in_aligned_columns() {
+        let (text, json) = reported(|_| {});
+        for line in [
+            "qa: 10 min, 400 windows of 1 s, worth 400 independent ones",
+            "2000 requests (3.33/s), 0 failed",
+            "working set, no limit",
+            "UNDER WAY  WINDOWS",
+            "max_in_flight                   8    4  what the limit less 15 % carries; 8 were reached",
+        ] {
+            assert!(text.contains(line), "no {line:?} in\n{text}");
+        }
+        assert!(!text.contains("no: ") && text.contains("memory = 10"), "{text}");
+        assert_eq!((&json["answer"], &json["windows"]), (&"yes".into(), &400.into()));
+        let p99 = json["memory"]["p99"]["value"].as_f64().unwrap_or(0.0);
+        assert!(text.contains(&bytes(p99)), "{p99} in\n{text}");
+    }
+
+    #[test]
+    fn what_was_killed_needs_at_least_what_was_seen() {
+        let (text, json) = reported(|measured| {
+            measured.tracks[0].kills = 1;
+            measured.limit = Some(256 << 20);
+            measured.early = Some("the agent was gone".to_owned());
+        });
+        for line in [
+            "memory, at least",
+            "ended early: the agent was gone",
+            "limit 256 MiB",
+            "AS FAR AS SEEN",
+        ] {
+            assert!(text.contains(line), "no {line:?} in\n{text}");
+        }
+        assert!(
+            text.contains("no: it was killed or ended once under a limit of 256 MiB"),
+            "{text}"
+        );
+        assert_eq!(
+            (&json["at_least"], &json["refusals"][0]["code"]),
+            (&true.into(), &"killed".into())
+        );
+    }
+}
