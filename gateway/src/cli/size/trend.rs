@@ -13,6 +13,8 @@ const AROUND: usize = 25;
 const SEED: u64 = 5;
 /// Blocks that a trend is looked for in: enough for the test, few enough to be independent.
 const BLOCKS: usize = 24;
+/// Each quarter has at least this part of all growth.
+const STEADY_PART: f64 = 0.1;
 /// The fewest values that can show a trend.
 const TREND_MIN: usize = 12;
 /// The normal quantile beyond which a trend is no chance: one in a thousand, on one side.
@@ -92,10 +94,12 @@ pub(super) fn growth(values: &[f64]) -> Option<f64> {
     let size = values.len().div_ceil(BLOCKS);
     // A last block that isn't whole would weigh as much as the others.
     let blocks: Vec<f64> = values.chunks_exact(size).map(median).collect();
-    let half = values.len() / 2;
-    let (before, after) = (median(&values[..half]), median(&values[half..]));
-    let matters = after - before > (before * GROWTH_PART).max(GROWTH_BYTES);
-    (matters && kendall(&blocks) > SURE).then(|| slope(&blocks) / size as f64)
+    let quarters: Vec<f64> = values.chunks(values.len().div_ceil(4)).map(median).collect();
+    let (first, last) = (quarters[0], quarters[quarters.len() - 1]);
+    let matters = last - first > (first * GROWTH_PART).max(GROWTH_BYTES);
+    // A step, as when an allocator takes another piece, is over; what grows does so in each quarter.
+    let steady = quarters.windows(2).all(|two| two[1] - two[0] >= (last - first) * STEADY_PART);
+    (matters && steady && kendall(&blocks) > SURE).then(|| slope(&blocks) / size as f64)
 }
 
 pub(super) fn median(values: &[f64]) -> f64 {
@@ -179,7 +183,8 @@ mod tests {
     fn noise_and_warming_up_are_no_growth() {
         let warm: Vec<f64> =
             noise(300).iter().enumerate().map(|(i, v)| v + (i.min(90) as f64) * MIB).collect();
-        for values in [noise(300), warm, vec![5.0 * MIB; 100], Vec::new(), noise(5)] {
+        let step: Vec<f64> = (0..300).map(|i| (100.0 + f64::from(i / 220) * 9.0) * MIB).collect();
+        for values in [noise(300), warm, step, vec![5.0 * MIB; 100], Vec::new(), noise(5)] {
             assert_eq!(growth(&values), None, "{} values", values.len());
         }
     }
