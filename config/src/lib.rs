@@ -24,7 +24,7 @@ mod shares;
 mod size;
 mod syntax;
 mod table;
-mod units;
+pub mod units;
 
 use raw::Written;
 use reader::Notes;

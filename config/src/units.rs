@@ -35,7 +35,8 @@ const TIMES: [(&str, u64); 4] =
 
 /// `"300ms"`, `"5s"`, `"1.5s"`, `"2m"`, `"1m30s"`, `"1h"`. `None` for anything else, also for more
 /// than u64 nanoseconds.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut nanos = 0u64;
     let mut largest = u64::MAX;
@@ -54,7 +55,8 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// `"64KiB"`, `"4Gi"`, `"500M"`, `"1024"`: bytes. `None` for anything else.
-pub(crate) fn size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
     let (number, after) = text.split_at(number_len(text));
     if after.is_empty() {
         return scaled(number, 1);
@@ -65,7 +67,8 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 
 /// `"500m"`, `"2"`, `"0.5"`: thousandths of a CPU. `None` for anything else, also for less than a
 /// thousandth.
-pub(crate) fn cpu(text: &str) -> Option<u64> {
+#[must_use]
+pub fn cpu(text: &str) -> Option<u64> {
     match text.strip_suffix('m') {
         Some(millis) => scaled(millis, 1),
         None => scaled(text, 1_000),
@@ -73,7 +76,8 @@ pub(crate) fn cpu(text: &str) -> Option<u64> {
 }
 
 /// The spelling of a duration in messages and JSON: `300ms`, `90s`, `300s`, `15m`, `2h`.
-pub(crate) fn show_duration(time: Duration) -> String {
+#[must_use]
+pub fn show_duration(time: Duration) -> String {
     let nanos = time.subsec_nanos();
     let seconds = time.as_secs();
     if nanos != 0 && nanos.is_multiple_of(1_000_000) {
@@ -91,7 +95,8 @@ pub(crate) fn show_duration(time: Duration) -> String {
 }
 
 /// The spelling of a size: the largest unit that divides it, `64KiB`, `500M`, or plain bytes.
-pub(crate) fn show_size(bytes: u64) -> String {
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
     let units = [("GiB", GIB), ("MiB", MIB), ("G", 1_000_000_000), ("KiB", KIB), ("M", 1_000_000)];
     for (suffix, unit) in units {
         if bytes != 0 && bytes.is_multiple_of(unit) {
@@ -102,7 +107,8 @@ pub(crate) fn show_size(bytes: u64) -> String {
 }
 
 /// The spelling of CPU: `2` or `500m`.
-pub(crate) fn show_cpu(millis: u64) -> String {
+#[must_use]
+pub fn show_cpu(millis: u64) -> String {
     if millis.is_multiple_of(1_000) { (millis / 1_000).to_string() } else { format!("{millis}m") }
 }
 

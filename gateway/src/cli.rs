@@ -5,6 +5,7 @@ pub(crate) mod invoke;
 pub(crate) mod render;
 pub(crate) mod schema;
 pub(crate) mod serve;
+pub(crate) mod size;
 pub(crate) mod status;
 pub(crate) mod up;
 

@@ -2,7 +2,7 @@
 
 mod active;
 mod ask;
-mod reports;
+pub mod reports;
 
 pub use self::active::{AT_ONCE as PROBES_MAX, probe};
 pub use self::reports::read as read_reports;

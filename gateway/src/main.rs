@@ -7,7 +7,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{check, invoke, render, schema, serve, status, up};
+use cli::{check, invoke, render, schema, serve, size, status, up};
 
 /// What lies together here is of one size, so that a stream's few hundred bytes of each kind share
 /// pages and cache lines with their like and not with what its request has left behind.
@@ -38,6 +38,8 @@ enum Command {
     Invoke(invoke::Args),
     /// Show what the agents are doing.
     Status(status::Args),
+    /// Measure an agent, and say what it should be allowed.
+    Size(Box<size::Args>),
 }
 
 fn main() -> ExitCode {
@@ -49,5 +51,6 @@ fn main() -> ExitCode {
         Command::Schema => schema::run(),
         Command::Invoke(args) => invoke::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Size(args) => size::run(&args),
     }
 }

@@ -18,7 +18,8 @@ pub(crate) fn client(base: &Url) -> Result<Client, String> {
     builder.build().map_err(|error| format!("can't set up HTTP: {}", causes(&error)))
 }
 
-fn is_local(base: &Url) -> bool {
+/// Whether it is on this machine.
+pub(crate) fn is_local(base: &Url) -> bool {
     let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }

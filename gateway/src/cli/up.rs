@@ -7,11 +7,12 @@ mod console;
 mod crew;
 mod limits;
 mod lines;
-mod memory;
+pub(super) mod memory;
 mod plan;
 mod ports;
 mod probe;
 mod replica;
+pub(super) mod single;
 mod spec;
 mod supervise;
 #[cfg(test)]

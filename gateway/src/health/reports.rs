@@ -22,10 +22,11 @@ const AT_ONCE: usize = 16;
 
 const PATH: &str = "/metrics";
 /// As the Prometheus clients of all languages call it.
-const RESIDENT: &str = "process_resident_memory_bytes";
-const STARTED: &str = "process_start_time_seconds";
+pub const RESIDENT: &str = "process_resident_memory_bytes";
+/// Since the epoch; another one is another process.
+pub const STARTED: &str = "process_start_time_seconds";
 /// As our own agents call it, and as cAdvisor does.
-const PEAKS: [&str; 2] = ["cgroup_memory_peak_bytes", "container_memory_max_usage_bytes"];
+pub const PEAKS: [&str; 2] = ["cgroup_memory_peak_bytes", "container_memory_max_usage_bytes"];
 
 /// A replica, an agent that it serves, and the memory that it has.
 struct Target {
@@ -94,20 +95,24 @@ async fn learn(target: Target) {
     }
 }
 
-/// Of Prometheus text (or OpenMetrics), whatever labels the samples have.
-fn parse(text: &str) -> Option<Report> {
-    let value = |name: &str| {
-        let of = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let sample = match rest.as_bytes().first()? {
-                b'{' => rest.rsplit_once('}')?.1,
-                b' ' | b'\t' => rest,
-                _ => return None,
-            };
-            sample.split_whitespace().next()?.parse::<f64>().ok()
+/// The first sample of this name in Prometheus' text (or OpenMetrics'), whatever its labels; `None` also
+/// when it is negative or no number.
+#[must_use]
+pub fn value(text: &str, name: &str) -> Option<f64> {
+    let of = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let sample = match rest.as_bytes().first()? {
+            b'{' => rest.rsplit_once('}')?.1,
+            b' ' | b'\t' => rest,
+            _ => return None,
         };
-        text.lines().find_map(of).filter(|value| value.is_finite() && *value >= 0.0)
+        sample.split_whitespace().next()?.parse::<f64>().ok()
     };
+    text.lines().find_map(of).filter(|value| value.is_finite() && *value >= 0.0)
+}
+
+fn parse(text: &str) -> Option<Report> {
+    let value = |name: &str| value(text, name);
     Some(Report {
         resident: value(RESIDENT)? as u64,
         peak: PEAKS.into_iter().find_map(value).map(|peak| peak as u64),

@@ -6,6 +6,7 @@ mod check;
 mod invoke;
 mod render;
 mod run;
+mod size;
 mod status;
 
 use std::io::{Read, Write};

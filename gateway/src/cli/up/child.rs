@@ -76,10 +76,15 @@ impl Running {
         self.port.number()
     }
 
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
     /// What it and its descendants use now, bytes.
     pub(super) fn memory(&self) -> Option<u64> {
         let counted = self.limit.as_ref().and_then(Limit::usage);
-        counted.or_else(|| memory::of_tree(self.pid.as_raw_nonzero().get().cast_unsigned()))
+        counted.or_else(|| memory::of_tree(self.pid()))
     }
 
     /// Waits for its end. Cancelling the wait changes nothing.

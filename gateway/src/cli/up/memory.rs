@@ -1,4 +1,4 @@
-//! How much memory a process and its descendants have resident, from `/proc`.
+//! A process's descendants, and how much memory all have resident, from `/proc`.
 
 use std::fs;
 
@@ -7,19 +7,23 @@ const MAX_PROCESSES: usize = 256;
 
 /// Resident bytes of `pid` and its descendants; pages that they share count in each. `None` when
 /// there is no such process.
-pub(super) fn of_tree(pid: u32) -> Option<u64> {
-    let mut total = resident(pid)?;
-    let mut seen = 1;
+pub(crate) fn of_tree(pid: u32) -> Option<u64> {
+    let total = resident(pid)?;
+    Some(total + tree(pid)[1..].iter().filter_map(|child| resident(*child)).sum::<u64>())
+}
+
+/// A process, first, and its descendants.
+pub(crate) fn tree(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
     let mut found = children(pid);
     while let Some(child) = found.pop() {
-        seen += 1;
-        if seen > MAX_PROCESSES {
+        if all.len() >= MAX_PROCESSES {
             break;
         }
-        total += resident(child).unwrap_or(0);
+        all.push(child);
         found.extend(children(child));
     }
-    Some(total)
+    all
 }
 
 fn resident(pid: u32) -> Option<u64> {
