@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import random
+import sys
 import threading
 import time
 
@@ -69,6 +70,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # Who leaves in the middle of an answer is no fault.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def start():

@@ -42,8 +42,9 @@ pub(super) struct Answer {
     /// The windows that count, and how many independent ones they are worth.
     pub(super) windows: usize,
     pub(super) worth: f64,
-    /// Memory before the first request.
+    /// Memory before the first request, and the most until it was ready.
     pub(super) rest: Option<f64>,
+    pub(super) start: Option<u64>,
     pub(super) levels: Vec<Level>,
     /// What it was made of, or why there is none.
     pub(super) fit: Result<Fit, String>,
@@ -99,6 +100,7 @@ impl Answer {
             windows: peaks.count(),
             worth: worth.min(peaks.count() as f64),
             rest: (!rest.is_empty()).then(|| median(&rest)),
+            start: measured.tracks.iter().filter_map(|track| track.start).max(),
             levels: levels(&[climb, hold].concat()),
             growth: measured.tracks.iter().find_map(|track| {
                 let windows = track.windows(Phase::Hold);

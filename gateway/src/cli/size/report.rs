@@ -65,7 +65,10 @@ impl Report<'_> {
             .limit
             .map_or("no limit".to_owned(), |limit| format!("limit {}", units::bytes(limit)));
         let rest = answer.rest.map_or(String::new(), |rest| format!(", {} at rest", bytes(rest)));
-        text.push_str(&format!("{}, {limit}{rest}\n", measured.by));
+        let most = answer.start.map_or(String::new(), |most| {
+            format!(", at most {} until it was ready", units::bytes(most))
+        });
+        text.push_str(&format!("{}, {limit}{rest}{most}\n", measured.by));
         if let Some(why) = &measured.early {
             text.push_str(&format!("ended early: {why}\n"));
         }
@@ -260,6 +263,7 @@ impl Report<'_> {
             "ended_early": measured.early,
             "requests": { "done": measured.done, "failed": measured.failures.count, "refused": measured.failures.refused, "first_failure": measured.failures.first },
             "rest": answer.rest,
+            "start": answer.start,
             "memory": distribution(&answer.memory),
             "cpu_millis": answer.cpu.as_ref().map(distribution),
             "levels": levels.collect::<Vec<_>>(),

@@ -133,7 +133,9 @@ async fn started(
     let base = http::base_url(&format!("http://127.0.0.1:{}", single.port()))?;
     let gone = || format!("{} has ended:\n{}", agent.name, single.said());
     let process = Process::new(single.pid(), true).ok_or_else(gone)?;
-    let track = Track::new(base.to_string(), Meter::Process(process), None, window);
+    let start = process.start;
+    let mut track = Track::new(base.to_string(), Meter::Process(process), None, window);
+    track.start = start;
     let limit = single.limit();
     Ok(Target { base, track, single: Some(single), limit })
 }

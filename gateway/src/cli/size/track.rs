@@ -22,6 +22,8 @@ pub(super) struct Track {
     pub(super) cpu: Sketch,
     pub(super) kills: u64,
     last: Option<Reading>,
+    /// The most that it took until it was ready, where that was seen.
+    pub(super) start: Option<u64>,
     /// The highest memory and the most under way that was ever seen.
     pub(super) most: u64,
     pub(super) reached: u32,
@@ -39,6 +41,7 @@ impl Track {
             cpu: Sketch::default(),
             kills: 0,
             last: None,
+            start: None,
             most: 0,
             reached: 0,
         }

@@ -192,6 +192,8 @@ fn sizes(measured: &Measured, answer: &Answer, headroom: f64, given: Option<u64>
     let request = neat(memory.p50.value as u64);
     // A request for the 99th percentile must not be refused for want of a bound: the verdict says no then.
     let bound = memory.p99_upper.unwrap_or(memory.max);
+    // A limit below what the start takes would be a crash loop.
+    let bound = bound.max(answer.start.unwrap_or(0) as f64);
     let found = neat((bound * (1.0 + headroom)).max(memory.max) as u64);
     let limit = given.unwrap_or(found).max(MIB);
     let cpu = answer.cpu.as_ref();

@@ -20,6 +20,8 @@ pub(in crate::cli::size) struct Process {
     own: bool,
     cgroup: Option<Cgroup>,
     peak: u64,
+    /// The most that was resident before the first look, where that was its start.
+    pub(in crate::cli::size) start: Option<u64>,
 }
 
 impl Process {
@@ -27,8 +29,9 @@ impl Process {
     pub(in crate::cli::size) fn new(pid: u32, own: bool) -> Option<Process> {
         let stat = Stat::read(pid)?;
         let cgroup = Cgroup::of(pid, &memory::tree(pid), own);
-        let mut process = Process { pid, began: stat.began, own, cgroup, peak: 0 };
-        // What it took at most before is none of ours.
+        let mut process = Process { pid, began: stat.began, own, cgroup, peak: 0, start: None };
+        // What it took at most before belongs to no window. Of one that we started it was the start.
+        process.start = process.peak_since().filter(|_| own);
         process.look();
         process.peak_since();
         Some(process)
@@ -124,8 +127,10 @@ mod tests {
         let own = std::process::id();
         let reading = Process::new(own, false).unwrap().look().unwrap();
         assert!(reading.memory > 1 << 20 && reading.peak >= reading.memory);
+        assert_eq!(Process::new(own, false).unwrap().start, None, "its start was long ago");
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let mut process = Process::new(child.id(), false).unwrap();
+        let mut process = Process::new(child.id(), true).unwrap();
+        assert!(process.start.is_some_and(|peak| peak >= process.look().unwrap().memory));
         assert!(process.look().is_some());
         child.kill().unwrap();
         child.wait().unwrap();
