@@ -10,6 +10,9 @@ pub const NOT_BEGUN: &str = "x-switchyard-not-begun";
 pub const ERROR: &str = "x-switchyard-error";
 /// Port on which agents listen in a pod.
 pub const AGENT_PORT: u16 = 8000;
+/// Where an agent makes cgroups (version 2) for what it starts, it goes into this one itself: its own cgroup is the
+/// one above.
+pub const AGENT_CGROUP: &str = "agent-itself";
 /// Metric by which autoscalers ask for an agent's load: requests in flight, queued and held, over
 /// all gateways.
 pub const LOAD_METRIC: &str = "agent_load";

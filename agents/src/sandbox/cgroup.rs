@@ -13,7 +13,7 @@ use super::Limits;
 /// Names of commands' cgroups begin with this.
 const PREFIX: &str = "agent-run-";
 /// Where the agent itself goes, in version 2: a cgroup has either processes or cgroups that share its memory out.
-pub(crate) const OWN: &str = "agent-itself";
+pub(crate) const OWN: &str = config::names::AGENT_CGROUP;
 
 /// The kernel's two kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -86,13 +86,16 @@ fn known_quantiles_are_found() {
 
 #[test]
 fn an_answer_is_put_into_the_table() {
-    let yard = Yard::new(Known { base: 64 << 20, ..Known::default() });
+    // A limit that it can't start under would be none.
+    let yard = Yard::new(Known { base: 64 << 20, start: 192 << 20, ..Known::default() });
     let settings = ["--time", "25s", "--window", "50ms", "--concurrency", "2", "--write"];
     let (code, report, err) = yard.size(&settings);
     assert_eq!((code, &report["answer"]), (Some(0), &"yes".into()), "{err}{report:#}");
     let recommended = &report["recommended"];
-    let limit = recommended["limit_memory"].as_f64().unwrap() / f64::from(64 << 20);
-    assert!((1.15..1.4).contains(&limit), "{report:#}");
+    let limit = recommended["limit_memory"].as_f64().unwrap() / f64::from(256 << 20);
+    assert!((1.15..1.25).contains(&limit), "{report:#}");
+    let request = recommended["request_memory"].as_f64().unwrap() / f64::from(64 << 20);
+    assert!((1.0..1.3).contains(&request), "{report:#}");
     assert_eq!(recommended["max_in_flight"], 2);
     let path = yard.path("t.toml");
     let table = std::fs::read_to_string(&path).unwrap();

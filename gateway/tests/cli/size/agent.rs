@@ -43,6 +43,8 @@ pub(super) struct Known {
     pub(super) leak: usize,
     /// Every so many requests fail; 0: none.
     pub(super) fails: u64,
+    /// More until it listens.
+    pub(super) start: usize,
 }
 
 impl Default for Known {
@@ -55,6 +57,7 @@ impl Default for Known {
             spread: 0,
             leak: 0,
             fails: 0,
+            start: 0,
         }
     }
 }
@@ -66,17 +69,17 @@ impl Known {
     }
 
     fn written(&self) -> String {
-        let Known { base, per_request, per_byte, hold_ms, spread, leak, fails } = self;
-        format!("{base} {per_request} {per_byte} {hold_ms} {spread} {leak} {fails}")
+        let Known { base, per_request, per_byte, hold_ms, spread, leak, fails, start } = self;
+        format!("{base} {per_request} {per_byte} {hold_ms} {spread} {leak} {fails} {start}")
     }
 
     fn read(text: &str) -> Known {
         let numbers: Vec<usize> = text.split(' ').map(|number| number.parse().unwrap()).collect();
-        let [base, per_request, per_byte, hold_ms, spread, leak, fails] = numbers[..] else {
+        let [base, per_request, per_byte, hold_ms, spread, leak, fails, start] = numbers[..] else {
             panic!("{text}")
         };
         let (hold_ms, fails) = (hold_ms as u64, fails as u64);
-        Known { base, per_request, per_byte, hold_ms, spread, leak, fails }
+        Known { base, per_request, per_byte, hold_ms, spread, leak, fails, start }
     }
 }
 
@@ -111,6 +114,7 @@ fn this_binary_as_an_agent_of_known_memory() {
     let rest = format!("anon {}\nall {}\n", kib("RssAnon:") << 10, kib("VmRSS:") << 10);
     std::fs::write(std::env::var(REST).unwrap(), rest).unwrap();
     let _base = hold(known.base);
+    drop(hold(known.start));
     if known.spread > 0 {
         spawn(move || levels(known));
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use config::names;
 use switchyard::headroom::cgroup::{Version, places};
 
 /// No limit is spelled as the most that the kernel can count.
@@ -39,6 +40,7 @@ impl Cgroup {
         let inside = fs::read_to_string(found.dir.join("cgroup.procs")).ok()?;
         let inside: Vec<u32> = inside.lines().filter_map(|pid| pid.parse().ok()).collect();
         let alone = inside.contains(&pid) && inside.iter().all(|other| members.contains(other));
+        found.dir = whole(found.dir);
         found.peak = found.number(found.names().peak).unwrap_or(0);
         alone.then_some(found)
     }
@@ -98,6 +100,14 @@ impl Cgroup {
     }
 }
 
+/// The cgroup of all that an agent started, where it is in one of its own for itself.
+fn whole(dir: PathBuf) -> PathBuf {
+    match dir.parent() {
+        Some(above) if dir.ends_with(names::AGENT_CGROUP) => above.to_owned(),
+        _ => dir,
+    }
+}
+
 struct Names {
     current: &'static str,
     peak: &'static str,
@@ -147,6 +157,13 @@ mod tests {
         put(&group, "memory.max", "max\n");
         put(&group, "memory.events", "oom 3\noom_kill 2\n");
         assert_eq!((group.limit(), group.oom_kills()), (None, 2));
+    }
+
+    #[test]
+    fn what_an_agent_starts_counts_where_it_keeps_itself_apart() {
+        let of = |dir: &str| whole(PathBuf::from(dir)).display().to_string();
+        assert_eq!(of("/sys/fs/cgroup/replica/agent-itself"), "/sys/fs/cgroup/replica");
+        assert_eq!(of("/sys/fs/cgroup/replica"), "/sys/fs/cgroup/replica");
     }
 
     #[test]
