@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use crate::gate;
 use crate::harness::{soon, until, yard};
 use crate::processes::until_gone;
-use crate::table::{put_in, shipped};
+use crate::table::{put_in, put_key, shipped};
 
 const BLOCKS: &str = "\
 Please run these:
@@ -84,10 +84,9 @@ async fn a_client_that_leaves_stops_the_block() {
 /// The bytes that a block may have are those that the table gives its replica.
 #[tokio::test]
 async fn a_block_that_takes_too_much_memory_is_killed_and_the_agent_lives() {
-    let limits = r#"memory = "2Gi" }"#;
-    let table = put_in(&shipped(), "agents.coding.deployment", limits, r#"memory = "64Mi" }"#);
-    let limits = r#"memory = "4Gi" }"#;
-    let table = put_in(&table, "agents.coding.deployment", limits, r#"memory = "256Mi" }"#);
+    let section = "agents.coding.deployment";
+    let table = put_key(&shipped(), section, "requests", r#"{ memory = "64Mi" }"#);
+    let table = put_key(&table, section, "limits", r#"{ memory = "256Mi" }"#);
     let yard = yard(&table).start().await;
     yard.until_replicas("coding", 1).await;
     if yard.group().await.is_some() {

@@ -27,6 +27,15 @@ pub fn put_in(text: &str, section: &str, from: &str, to: &str) -> String {
     format!("{before}{heading}{}", put(after, from, to))
 }
 
+/// The line of that key below the line `[section]`, with another value.
+pub fn put_key(text: &str, section: &str, key: &str, value: &str) -> String {
+    let heading = format!("[{section}]\n");
+    let (before, after) = text.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
+    let is_it = |line: &&str| line.split('=').next().is_some_and(|name| name.trim() == key);
+    let line = after.lines().find(is_it).unwrap_or_else(|| panic!("no {key} in [{section}]"));
+    format!("{before}{heading}{}", put(after, line, &format!("{key} = {value}")))
+}
+
 /// Takes the `#` from the example at the table's end: a third agent, in the replicas of `qa`.
 pub fn with_example(text: &str) -> String {
     let (before, example) = text.split_at(text.find("#[agents.").expect("an example"));
