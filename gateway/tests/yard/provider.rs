@@ -28,12 +28,14 @@ async fn with_model(model: &Model) -> Yard {
         .start()
         .await;
     yard.until_replicas("qa", 1).await;
+    yard.until_replicas("coding", 1).await;
     yard
 }
 
-async fn opened(yard: &Yard) -> tokio::task::JoinHandle<Stream> {
+/// `qa` shows nothing of an answer before it has cited a passage; `coding` passes on what comes.
+async fn opened(yard: &Yard, agent: &str) -> tokio::task::JoinHandle<Stream> {
     let body = json!({"input": "What is a replica?", "stream": true});
-    let sent = yard.http.post(format!("{}/agents/qa/invoke", yard.url)).json(&body).send();
+    let sent = yard.http.post(format!("{}/agents/{agent}/invoke", yard.url)).json(&body).send();
     tokio::spawn(async { Stream::new(sent.await.unwrap()) })
 }
 
@@ -41,7 +43,7 @@ async fn opened(yard: &Yard) -> tokio::task::JoinHandle<Stream> {
 async fn tokens_of_a_model_come_one_by_one_through_the_gateway_twice() {
     let mut model = Model::start().await;
     let yard = with_model(&model).await;
-    let stream = opened(&yard).await;
+    let stream = opened(&yard, "qa").await;
     let mut completion = model.asked().await;
     assert_eq!(completion.asked["model"], "gpt-4o-mini");
     assert_eq!(completion.header("authorization"), Some("Bearer sk-test"));
@@ -50,7 +52,7 @@ async fn tokens_of_a_model_come_one_by_one_through_the_gateway_twice() {
     completion.begin().await;
     let mut stream = stream.await.unwrap();
     let mut events = Vec::new();
-    for text in ["A ", "replica ", "is ", "one ", "of ", "several ", "[1]."] {
+    for text in ["A replica [1] ", "is ", "one ", "of ", "several."] {
         completion.say(text).await;
         events.extend(stream.until("token").await);
         assert_eq!(events.last().unwrap().data["text"], text);
@@ -59,7 +61,7 @@ async fn tokens_of_a_model_come_one_by_one_through_the_gateway_twice() {
     let events = stream.good(events).await;
     let last = &events.last().unwrap().data;
     let output = last["output"].as_str().unwrap();
-    assert!(output.starts_with("A replica is one of several [1]."), "{output}");
+    assert!(output.starts_with("A replica [1] is one of several."), "{output}");
     assert!(output.contains("[1] docs/"), "{output}");
     assert_eq!(last["metadata"]["model"], "gpt-4o-mini");
     assert_eq!(last["metadata"]["usage"]["total_tokens"], 15);
@@ -71,7 +73,7 @@ async fn tokens_of_a_model_come_one_by_one_through_the_gateway_twice() {
 async fn a_model_that_is_busy_is_asked_again_when_it_says() {
     let mut model = Model::start().await;
     let yard = with_model(&model).await;
-    let stream = opened(&yard).await;
+    let stream = opened(&yard, "coding").await;
     let refused = Instant::now();
     model.asked().await.too_many("1").await;
     let mut completion = model.asked().await;
@@ -89,7 +91,7 @@ async fn an_answer_that_breaks_off_ends_in_an_error_and_never_looks_whole() {
     let mut model = Model::start().await;
     let yard = with_model(&model).await;
 
-    let stream = opened(&yard).await;
+    let stream = opened(&yard, "coding").await;
     let mut completion = model.asked().await;
     completion.begin().await;
     completion.say("Half an ans").await;
@@ -103,7 +105,7 @@ async fn an_answer_that_breaks_off_ends_in_an_error_and_never_looks_whole() {
 
     let asked = tokio::spawn({
         let body = json!({"input": "What is a replica?"});
-        yard.http.post(format!("{}/agents/qa/invoke", yard.url)).json(&body).send()
+        yard.http.post(format!("{}/agents/coding/invoke", yard.url)).json(&body).send()
     });
     let mut completion = model.asked().await;
     completion.begin().await;
@@ -133,7 +135,7 @@ async fn an_answer_that_breaks_off_ends_in_an_error_and_never_looks_whole() {
 async fn a_client_that_leaves_stops_the_model_behind_both_hops() {
     let mut model = Model::start().await;
     let yard = with_model(&model).await;
-    let stream = opened(&yard).await;
+    let stream = opened(&yard, "coding").await;
     let mut completion = model.asked().await;
     completion.begin().await;
     completion.say("Once upon").await;
