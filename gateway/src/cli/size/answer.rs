@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fit::Fit;
 use super::measure::Measured;
+use super::meter::process::Start;
 use super::quantiles::{Quantile, Sketch};
 use super::trend::{growth, median, worth};
 use super::windows::{Phase, Window};
@@ -12,6 +13,8 @@ use super::windows::{Phase, Window};
 const LEVELS: usize = 10;
 /// Parts of a fit's windows that must be there, else those of the hold are taken, too.
 const FIT_WINDOWS: usize = 20;
+/// How many times the small bodies the large ones must be (the 5th and the 95th in a hundred).
+const SIZES_APART: u64 = 4;
 
 /// Quantiles of one figure.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +45,9 @@ pub(super) struct Answer {
     /// The windows that count, and how many independent ones they are worth.
     pub(super) windows: usize,
     pub(super) worth: f64,
-    /// Memory before the first request, and the most until it was ready.
+    /// Memory before the first request, and what it took until it was ready.
     pub(super) rest: Option<f64>,
-    pub(super) start: Option<u64>,
+    pub(super) start: Option<Start>,
     pub(super) levels: Vec<Level>,
     /// What it was made of, or why there is none.
     pub(super) fit: Result<Fit, String>,
@@ -89,9 +92,11 @@ impl Answer {
         let cpu_worth = of_track(|window| window.cpu_millis);
         let separate = climb.len() >= FIT_WINDOWS;
         let fitted = if separate { climb.clone() } else { [climb.clone(), hold.clone()].concat() };
+        let by_bytes = vary(&measured.sizes);
         let fitted: Vec<Window> = fitted.into_iter().filter(|window| !window.censored).collect();
-        let fit = Fit::of(&fitted);
-        let fit = fit.map(|fit| if separate { fit.tried_on(&hold) } else { fit });
+        let fit = Fit::of(&told_apart(&fitted, by_bytes));
+        let fit =
+            fit.map(|fit| if separate { fit.tried_on(&told_apart(&hold, by_bytes)) } else { fit });
         let usable = fit.as_ref().ok().filter(|fit| fit.objection().is_none());
         let rest: Vec<f64> = all(Phase::Rest).iter().map(|window| window.peak as f64).collect();
         Answer {
@@ -100,7 +105,7 @@ impl Answer {
             windows: peaks.count(),
             worth: worth.min(peaks.count() as f64),
             rest: (!rest.is_empty()).then(|| median(&rest)),
-            start: measured.tracks.iter().filter_map(|track| track.start).max(),
+            start: measured.tracks.iter().find_map(|track| track.start),
             levels: levels(&[climb, hold].concat()),
             growth: measured.tracks.iter().find_map(|track| {
                 let windows = track.windows(Phase::Hold);
@@ -118,6 +123,22 @@ impl Answer {
     pub(super) fn usable_fit(&self) -> Option<&Fit> {
         self.fit.as_ref().ok().filter(|fit| fit.objection().is_none())
     }
+}
+
+/// Whether bodies were of sizes unlike enough to tell what a byte takes from what a request takes. Else all that a
+/// request takes could be put down to its few bytes, and a long body would be thought to need a thousand times as much.
+fn vary(sizes: &[u64]) -> bool {
+    let mut sizes = sizes.to_vec();
+    sizes.sort_unstable();
+    let at = |part: usize| sizes.get(sizes.len().saturating_sub(1) * part / 100).copied();
+    matches!((at(5), at(95)), (Some(small), Some(large)) if large >= small.max(1) * SIZES_APART)
+}
+
+/// The windows as the fit may see them.
+fn told_apart(windows: &[Window], by_bytes: bool) -> Vec<Window> {
+    let seen =
+        |window: &Window| Window { bytes: if by_bytes { window.bytes } else { 0 }, ..*window };
+    windows.iter().map(seen).collect()
 }
 
 /// Peaks without what the requests under way explain, so that a busier hour isn't growth.
@@ -161,6 +182,16 @@ mod tests {
     fn at(levels: impl Iterator<Item = u32>) -> Vec<Level> {
         let window = |in_flight| Window { in_flight, peak: 7, ..Window::default() };
         super::levels(&levels.map(window).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn bytes_are_told_from_requests_only_where_bodies_are_unlike() {
+        assert!(!vary(&[]) && !vary(&[0; 50]));
+        assert!(!vary(&(60..120).collect::<Vec<u64>>()), "questions of a line");
+        assert!(vary(&(8..64).map(|kib| kib << 10).collect::<Vec<u64>>()));
+        let window = Window { bytes: 9, in_flight: 2, ..Window::default() };
+        assert_eq!(told_apart(&[window], false)[0].bytes, 0);
+        assert_eq!(told_apart(&[window], true)[0], window);
     }
 
     #[test]

@@ -172,7 +172,7 @@ pub(super) mod tests {
             window,
             done: 2000,
             failures: Failures::default(),
-            sizes: vec![50_000; 100],
+            sizes: (0..100).map(|at| 10_000 + 808 * at).collect(),
             early: None,
             limit: None,
             top: Some(8),

@@ -65,8 +65,9 @@ impl Report<'_> {
             .limit
             .map_or("no limit".to_owned(), |limit| format!("limit {}", units::bytes(limit)));
         let rest = answer.rest.map_or(String::new(), |rest| format!(", {} at rest", bytes(rest)));
-        let most = answer.start.map_or(String::new(), |most| {
-            format!(", at most {} until it was ready", units::bytes(most))
+        let most = answer.start.map_or(String::new(), |start| {
+            let (peak, cpus) = (units::bytes(start.peak), cpu(start.cpu_millis));
+            format!("; until it was ready at most {peak}, and {cpus} CPU on average")
         });
         text.push_str(&format!("{}, {limit}{rest}{most}\n", measured.by));
         if let Some(why) = &measured.early {
@@ -263,7 +264,7 @@ impl Report<'_> {
             "ended_early": measured.early,
             "requests": { "done": measured.done, "failed": measured.failures.count, "refused": measured.failures.refused, "first_failure": measured.failures.first },
             "rest": answer.rest,
-            "start": answer.start,
+            "start": answer.start.map(|start| json!({"peak": start.peak, "cpu_millis": start.cpu_millis})),
             "memory": distribution(&answer.memory),
             "cpu_millis": answer.cpu.as_ref().map(distribution),
             "levels": levels.collect::<Vec<_>>(),

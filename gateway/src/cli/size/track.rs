@@ -22,8 +22,8 @@ pub(super) struct Track {
     pub(super) cpu: Sketch,
     pub(super) kills: u64,
     last: Option<Reading>,
-    /// The most that it took until it was ready, where that was seen.
-    pub(super) start: Option<u64>,
+    /// What it took until it was ready, where that was seen.
+    pub(super) start: Option<process::Start>,
     /// The highest memory and the most under way that was ever seen.
     pub(super) most: u64,
     pub(super) reached: u32,

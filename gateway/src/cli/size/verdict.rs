@@ -193,13 +193,17 @@ fn sizes(measured: &Measured, answer: &Answer, headroom: f64, given: Option<u64>
     // A request for the 99th percentile must not be refused for want of a bound: the verdict says no then.
     let bound = memory.p99_upper.unwrap_or(memory.max);
     // A limit below what the start takes would be a crash loop.
-    let bound = bound.max(answer.start.unwrap_or(0) as f64);
+    let bound = bound.max(answer.start.map_or(0.0, |start| start.peak as f64));
     let found = neat((bound * (1.0 + headroom)).max(memory.max) as u64);
     let limit = given.unwrap_or(found).max(MIB);
     let cpu = answer.cpu.as_ref();
     let request_cpu = cpu.map(|cpu| step(cpu.p50.value, CPU_REQUEST_STEP));
-    let limit_cpu =
-        cpu.map(|cpu| step(cpu.p99_upper.unwrap_or(cpu.max) * (1.0 + headroom), CPU_LIMIT_STEP));
+    // And below what the start used it would be a slow one, for which nobody may wait.
+    let start_cpu = answer.start.map_or(0.0, |start| start.cpu_millis);
+    let limit_cpu = cpu.map(|cpu| {
+        let bound = cpu.p99_upper.unwrap_or(cpu.max) * (1.0 + headroom);
+        step(bound.max(start_cpu), CPU_LIMIT_STEP)
+    });
     let fit = answer.usable_fit();
     let (base, per_byte) = fit.map_or((None, None), per_unit);
     Sizes {

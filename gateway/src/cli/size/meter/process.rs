@@ -20,8 +20,17 @@ pub(in crate::cli::size) struct Process {
     own: bool,
     cgroup: Option<Cgroup>,
     peak: u64,
-    /// The most that was resident before the first look, where that was its start.
-    pub(in crate::cli::size) start: Option<u64>,
+    /// What it took before the first look, where that was its start.
+    pub(in crate::cli::size) start: Option<Start>,
+}
+
+/// What a start took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::cli::size) struct Start {
+    /// The most that was resident, bytes.
+    pub(in crate::cli::size) peak: u64,
+    /// Thousandths of a CPU, on average.
+    pub(in crate::cli::size) cpu_millis: f64,
 }
 
 impl Process {
@@ -31,7 +40,8 @@ impl Process {
         let cgroup = Cgroup::of(pid, &memory::tree(pid), own);
         let mut process = Process { pid, began: stat.began, own, cgroup, peak: 0, start: None };
         // What it took at most before belongs to no window. Of one that we started it was the start.
-        process.start = process.peak_since().filter(|_| own);
+        let started = |peak| Start { peak, cpu_millis: stat.average().unwrap_or(0.0) };
+        process.start = process.peak_since().filter(|_| own).map(started);
         process.look();
         process.peak_since();
         Some(process)
@@ -90,6 +100,14 @@ impl Stat {
     fn read(pid: u32) -> Option<Stat> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Stat::parse(&text)
+    }
+
+    /// Thousandths of a CPU since it began.
+    fn average(&self) -> Option<f64> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+        let lived = uptime - time(self.began).as_secs_f64();
+        (lived > 0.0).then(|| time(self.ticks).as_secs_f64() / lived * 1000.0)
     }
 
     /// The name in parentheses may hold anything.
