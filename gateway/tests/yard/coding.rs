@@ -85,7 +85,8 @@ async fn a_client_that_leaves_stops_the_block() {
 #[tokio::test]
 async fn a_block_that_takes_too_much_memory_is_killed_and_the_agent_lives() {
     let section = "agents.coding.deployment";
-    let table = put_key(&shipped(), section, "requests", r#"{ cpu = "500m", memory = "64Mi" }"#);
+    let table = put_key(&shipped(), section, "command", r#"["agent", "--type", "coding"]"#);
+    let table = put_key(&table, section, "requests", r#"{ cpu = "500m", memory = "64Mi" }"#);
     let table = put_key(&table, section, "limits", r#"{ memory = "256Mi" }"#);
     let yard = yard(&table).start().await;
     yard.until_replicas("coding", 1).await;
