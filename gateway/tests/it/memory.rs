@@ -83,10 +83,10 @@ async fn a_body_of_unknown_length_is_measured_first() {
 async fn small_ones_pass_a_large_one_but_never_keep_it_waiting() {
     let (mut a, mut b) = (Agent::manual().await, Agent::manual().await);
     let gateway = Gateway::start(&agent("qa", &[a.addr, b.addr], MEMORY)).await;
-    let mut opens = vec![
-        gateway.open(Http::One, post("/agents/qa/x", body(500))).await,
-        gateway.open(Http::One, post("/agents/qa/x", body(300))).await,
-    ];
+    let mut opens = vec![gateway.open(Http::One, post("/agents/qa/x", body(500))).await];
+    // Only when the first has its place does the second surely go to the other.
+    gateway.until_state("qa", "in_flight", 1).await;
+    opens.push(gateway.open(Http::One, post("/agents/qa/x", body(300))).await);
     let (at_a, at_b) = (work(&mut a).await, work(&mut b).await);
     opens.push(gateway.open(Http::One, post("/agents/qa/large", body(900))).await);
     gateway.until_state("qa", "queued", 1).await;
