@@ -30,16 +30,26 @@ def programs(folder):
 
 
 def qa(folder):
-    """50 MB of documents, questions with their words, and a model that answers with a citation."""
+    """50 MB of documents, questions with their words, of which one in eight brings a text of 2 to 48 KiB along, and a
+    model that answers with a citation."""
     docs, questions = folder / "docs", folder / "questions.txt"
     making = corpus.Corpus()
     files, size = making.write(docs, DOCUMENTS)
     print(f"qa: {size / 1e6:.1f} MB in {files} files", flush=True)
     questions.write_text("\n".join(making.questions) + "\n")
+    long = folder / "long.txt"
+    long.write_text("".join(long_question(making) + "\n" for _ in range(200)))
     mix = folder / "qa.toml"
     body = '{"input": {{input}}, "stream": true}'
-    mix.write_text(f"[[request]]\ninputs = \"{questions}\"\nbody = '{body}'\n")
+    kind = lambda weight, inputs: f"[[request]]\nweight = {weight}\ninputs = \"{inputs}\"\nbody = '{body}'\n"
+    mix.write_text(kind(7, questions) + kind(1, long))
     return mix, {"AGENT_DOCS": str(docs), "OPENAI_BASE_URL": servers.start(), "AGENT_MODEL": "bench"}
+
+
+def long_question(making):
+    rng = making.rng
+    size = int(2048 * 24 ** rng.random())
+    return (rng.choice(making.questions) + " " + " ".join(making.text(size // 5)))[:size]
 
 
 def coding(_):
@@ -59,6 +69,8 @@ def main():
             folder.chmod(0o755)
             mix, env = (qa if name == "qa" else coding)(folder)
             command = [programs(folder), "size", name, "--mix", mix, "--time", time]
+            if "--limited" in given:
+                command.append("--limited")
             if write:
                 kept = HERE.parent / "runs" / datetime.date.today().isoformat() / f"size-{name}"
                 command += ["--write", "--out", kept]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::gate;
 use crate::harness::{Yard, until, yard};
 use crate::processes::{descendants, until_gone};
-use crate::table::{put, shipped, shipped_on};
+use crate::table::{memory_limit, put, shipped, shipped_on};
 
 /// Every replica is under the limit that the table gives it.
 fn check_limits(group: &Path, yard: &Yard) {
     let read = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default();
-    for (kind, limit) in [("qa", 512 << 20), ("coding", 4u64 << 30)] {
+    for kind in ["qa", "coding"] {
+        let limit = memory_limit(kind);
         let pid = yard.replicas(kind)[0].to_string();
         let leaves = std::fs::read_dir(group).unwrap().flatten().map(|entry| entry.path());
         let leaf = leaves

@@ -36,6 +36,16 @@ pub fn put_key(text: &str, section: &str, key: &str, value: &str) -> String {
     format!("{before}{heading}{}", put(after, line, &format!("{key} = {value}")))
 }
 
+/// The memory that the shipped table allows a replica, bytes.
+pub fn memory_limit(agent: &str) -> u64 {
+    let text = shipped();
+    let heading = format!("[agents.{agent}.deployment]\n");
+    let after = text.split_once(&heading).unwrap_or_else(|| panic!("no {heading}")).1;
+    let limits = after.lines().find(|line| line.starts_with("limits")).unwrap();
+    let size = limits.split("memory = \"").nth(1).unwrap().split('"').next().unwrap();
+    config::units::size(size).unwrap()
+}
+
 /// Takes the `#` from the example at the table's end: a third agent, in the replicas of `qa`.
 pub fn with_example(text: &str) -> String {
     let (before, example) = text.split_at(text.find("#[agents.").expect("an example"));

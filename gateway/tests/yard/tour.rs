@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::harness::{CEILING, Yard, outcome, project, soon, switchyard, until, yard};
 use crate::installed::INSTALL;
 use crate::stream::tokens;
-use crate::table::shipped;
+use crate::table::{memory_limit, shipped};
 
 const QUESTION: &str = "How do I add an agent type?";
 
@@ -26,7 +26,10 @@ async fn the_curl_line_that_up_prints_works_as_soon_as_it_stands_there() {
     assert!(last.starts_with("event: final\ndata: {"), "{last}");
     let printed = yard.out.all();
     let runs = |agent: &str| printed.iter().any(|line| line.starts_with(agent));
-    assert!(runs("qa: 1 replica of at most 512 MiB, ") && runs("coding: 1 replica of at most 4 "));
+    let qa = memory_limit("qa") >> 20;
+    let coding = memory_limit("coding") as f64 / f64::from(1 << 30);
+    assert!(runs(&format!("qa: 1 replica of at most {qa} MiB, ")), "{printed:?}");
+    assert!(runs(&format!("coding: 1 replica of at most {coding:.2} GiB, ")), "{printed:?}");
     yard.end().await;
 }
 

@@ -185,7 +185,7 @@ pub(crate) const RESOURCES: &[Row] = &[
         s.put(QA, &in_container("resources/requests/memory"), "1Gi".into());
     }),
     ("requests-over-limits", |s| {
-        s.put(QA, &in_container("resources/requests/cpu"), "1001m".into());
+        s.put(QA, &in_container("resources/requests/cpu"), "100001m".into());
     }),
     ("no-memory-limit", |s| s.cut(QA, &in_container("resources/limits/memory"))),
     ("memory-volume-without-limit", |s| {
