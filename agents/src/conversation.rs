@@ -72,15 +72,22 @@ impl Conversation {
 
     /// All messages, in order.
     pub fn messages(&self) -> Vec<Value> {
+        let system = self.system();
+        std::iter::once(&system).chain(self.after_system()).cloned().collect()
+    }
+
+    /// The system's text, with the note where something was left out.
+    fn system(&self) -> Value {
         let mut system = self.system.clone();
         if self.trimmed.messages + self.trimmed.shortened > 0 {
             system.push_str(&format!("\n\n[{}]", self.note()));
         }
-        let mut messages = vec![json!({"role": "system", "content": system})];
-        messages.extend(self.past.iter().cloned());
-        messages.push(self.input.clone());
-        messages.extend(self.rounds.iter().flatten().cloned());
-        messages
+        json!({"role": "system", "content": system})
+    }
+
+    fn after_system(&self) -> impl Iterator<Item = &Value> {
+        let before = self.past.iter().chain(std::iter::once(&self.input));
+        before.chain(self.rounds.iter().flatten())
     }
 
     /// What was left out, in words.
@@ -93,7 +100,7 @@ impl Conversation {
 
     /// Bytes of everything that the model reads.
     pub fn size(&self) -> usize {
-        self.messages().iter().map(bytes).sum()
+        bytes(&self.system()) + self.after_system().map(bytes).sum::<usize>()
     }
 
     /// Leaves out what doesn't fit into `context` tokens with `tools` bytes of tools: first the oldest exchanges, then the

@@ -104,7 +104,7 @@ impl Model {
         events: &Events,
     ) -> Result<Turn, ModelError> {
         let (server, response, retries) = self.open(request, headers).await?;
-        // A request without a type is a stream: so do the servers that forget it.
+        // A reply without a type is a stream: some servers forget it.
         let streamed = response
             .headers()
             .get(reqwest::header::CONTENT_TYPE)

@@ -129,11 +129,8 @@ impl Qa {
                 let searching = Searching::new(&self.retrieval, ask, hits);
                 with_model(model, &searching, self.budget, ask, events).await?
             }
-            _ if found.hits.is_empty() => {
-                refuse(self.no_source(), "no-source", &found.nearest, events).await
-            }
-            Some(_) => unreachable!("a model is asked whenever there are passages"),
-            None => without_model(&mut found, events).await,
+            None if !found.hits.is_empty() => without_model(&mut found, events).await,
+            _ => refuse(self.no_source(), "no-source", &found.nearest, events).await,
         };
         answer.more.push(("retrieval", json!(found.how)));
         Ok(answer)
@@ -220,8 +217,8 @@ async fn with_model(
 /// An answer with what its numbers mean; JSON is left as it is.
 async fn sourced(outcome: Outcome, hits: &[Hit], events: &Events) -> Answer {
     let numbers = grounding::cited(&outcome.text);
+    let is_json = outcome.data.is_some();
     let mut answer = Answer::from(outcome);
-    let is_json = answer.more.iter().any(|(name, _)| *name == "data");
     if !is_json && !numbers.is_empty() {
         let list = list_of_sources(&numbers, hits);
         events.words(&list).await;
