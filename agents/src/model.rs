@@ -103,7 +103,9 @@ impl Model {
         headers: &HeaderMap,
         events: &Events,
     ) -> Result<Turn, ModelError> {
-        let (server, response, retries) = self.open(request, headers).await?;
+        let Opened { at, response, retries } = self.open(Asked::Turn(request), headers).await?;
+        let server = &self.servers.all()[at];
+        self.metrics.model_server(at);
         // A reply without a type is a stream: some servers forget it.
         let streamed = response
             .headers()
@@ -132,37 +134,29 @@ impl Model {
     }
 
     /// Sends the request until a reply's head is good or there is no sense in trying again.
-    async fn open(
-        &self,
-        request: Request<'_>,
-        headers: &HeaderMap,
-    ) -> Result<(&Server, Response, u32), ModelError> {
+    async fn open(&self, asked: Asked<'_>, headers: &HeaderMap) -> Result<Opened, ModelError> {
         let mut attempt = 0;
         // One that refuses for good is passed over for this request.
         let mut refused = 0;
         loop {
             let at = self.servers.next(Instant::now());
             let server = &self.servers.all()[at];
-            let failed = match self.send(server, request, headers).await {
+            let sent = self.post(server, asked.path(), &asked.body(server), headers).await;
+            let failed = match sent {
                 Ok(response) => {
                     server.works();
-                    self.metrics.model_server(at);
-                    return Ok((server, response, attempt));
+                    return Ok(Opened { at, response, retries: attempt });
                 }
                 Err(failed) => failed,
             };
-            if (failed.is_about("tool") && request.tools.is_some() && server.knows_no_tools())
-                || (failed.is_about("response_format")
-                    && request.schema.is_some()
-                    && server.knows_no_schema())
-            {
+            if asked.can_be_put_otherwise(server, &failed) {
                 continue;
             }
             if !failed.is_of_the_server() {
                 return Err(failed);
             }
-            let asked = failed.retry_after().filter(|_| failed.asks_to_wait());
-            server.failed(asked, Instant::now());
+            let until = failed.retry_after().filter(|_| failed.asks_to_wait());
+            server.failed(until, Instant::now());
             let elsewhere = self.servers.one_is_fresh(Instant::now());
             if !failed.is_of_the_moment() {
                 refused += 1;
@@ -175,7 +169,7 @@ impl Model {
             }
             let wait = match elsewhere {
                 true => Duration::ZERO,
-                false => match retry::wait(attempt, asked, fastrand::f64()) {
+                false => match retry::wait(attempt, until, fastrand::f64()) {
                     Some(wait) => wait,
                     None => return Err(failed),
                 },
@@ -190,15 +184,6 @@ impl Model {
             );
             tokio::time::sleep(wait).await;
         }
-    }
-
-    async fn send(
-        &self,
-        server: &Server,
-        request: Request<'_>,
-        headers: &HeaderMap,
-    ) -> Result<Response, ModelError> {
-        self.post(server, "chat/completions", &body(server, request), headers).await
     }
 
     /// Posts to one server, once, and returns a reply whose head is good.
@@ -244,7 +229,52 @@ impl Model {
     }
 }
 
-/// The request as this server takes it.
+/// What a server is asked for.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    /// A turn of a conversation.
+    Turn(Request<'a>),
+    /// An embedding for each text.
+    Embeddings(&'a [String]),
+}
+
+/// A reply whose head is good.
+struct Opened {
+    /// Whose it is: the server's place in the list.
+    at: usize,
+    response: Response,
+    /// Attempts before it.
+    retries: u32,
+}
+
+impl Asked<'_> {
+    fn path(&self) -> &'static str {
+        match self {
+            Self::Turn(_) => "chat/completions",
+            Self::Embeddings(_) => "embeddings",
+        }
+    }
+
+    fn body(&self, server: &Server) -> Value {
+        match self {
+            Self::Turn(request) => body(server, *request),
+            Self::Embeddings(texts) => {
+                json!({"model": server.model, "input": texts, "encoding_format": "float"})
+            }
+        }
+    }
+
+    /// Whether the server refused tools or a schema, which from now on go into its prompt.
+    fn can_be_put_otherwise(&self, server: &Server, failed: &ModelError) -> bool {
+        let Self::Turn(request) = self else { return false };
+        (failed.is_about("tool") && request.tools.is_some() && server.knows_no_tools())
+            || (failed.is_about("response_format")
+                && request.schema.is_some()
+                && server.knows_no_schema())
+    }
+}
+
+/// The turn as this server takes it.
 fn body(server: &Server, request: Request<'_>) -> Value {
     let mut messages = request.messages.to_vec();
     let mut body = json!({

@@ -1,14 +1,10 @@
 //! Embeddings by the same servers and policy: OpenAI's `/embeddings`.
 
-use std::time::{Duration, Instant};
-
 use axum::http::HeaderMap;
-use reqwest::Response;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Model, ModelError, Usage, retry};
+use super::{Asked, Model, ModelError, Usage};
 
 #[derive(Deserialize)]
 struct Reply {
@@ -35,8 +31,8 @@ impl Model {
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let after = self.total_timeout;
         let read = async {
-            let (response, retries) = self.open_embeddings(texts, headers).await?;
-            Ok((self.read_body(response).await?, retries))
+            let opened = self.open(Asked::Embeddings(texts), headers).await?;
+            Ok((self.read_body(opened.response).await?, opened.retries))
         };
         let read = timeout(after, read).await;
         let (page, retries) = read.unwrap_or(Err(ModelError::Timeout { clock: "total", after }))?;
@@ -44,40 +40,6 @@ impl Model {
         let usage = reply.usage.unwrap_or_default();
         self.metrics.model_call(retries, usage.prompt_tokens, 0);
         in_order(reply.data, texts.len()).ok_or(ModelError::Nonsense)
-    }
-
-    async fn open_embeddings(
-        &self,
-        texts: &[String],
-        headers: &HeaderMap,
-    ) -> Result<(Response, u32), ModelError> {
-        let mut attempt = 0;
-        loop {
-            let server = &self.servers.all()[self.servers.next(Instant::now())];
-            let body = json!({"model": server.model, "input": texts, "encoding_format": "float"});
-            let failed = match self.post(server, "embeddings", &body, headers).await {
-                Ok(response) => {
-                    server.works();
-                    return Ok((response, attempt));
-                }
-                Err(failed) => failed,
-            };
-            if !failed.is_of_the_server() {
-                return Err(failed);
-            }
-            let asked = failed.retry_after().filter(|_| failed.asks_to_wait());
-            server.failed(asked, Instant::now());
-            let elsewhere = self.servers.one_is_fresh(Instant::now());
-            let over = attempt >= retry::MAX_RETRIES || (!failed.is_of_the_moment() && !elsewhere);
-            let wait = if elsewhere {
-                Some(Duration::ZERO)
-            } else {
-                retry::wait(attempt, asked, fastrand::f64())
-            };
-            let Some(wait) = wait.filter(|_| !over) else { return Err(failed) };
-            attempt += 1;
-            tokio::time::sleep(wait).await;
-        }
     }
 }
 
